@@ -1,0 +1,51 @@
+/* Types of stored numbers. A type is a row of a table: elements per block, bytes per block, names. */
+#ifndef LAMINA_BASE_DTYPE_H
+#define LAMINA_BASE_DTYPE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum dtype {
+    DT_F32,
+    DT_F16,
+    DT_BF16,
+    DT_Q8_0, /* 32 elements: f16 scale d, 32 int8 q; value d * q */
+    DT_Q4_0, /* 32 elements: f16 scale d, 16 bytes; value d * (nibble - 8); byte j: elements j (low), j + 16 (high) */
+    DT_Q4_1, /* 32 elements: f16 scale d, f16 minimum m, 16 bytes as Q4_0; value d * nibble + m */
+    DT_WEIGHTS, /* types above can be weights that kernels apply */
+    /* seen in files, never applied */
+    DT_F64 = DT_WEIGHTS, DT_I64, DT_I32, DT_I16, DT_I8, DT_U64, DT_U32, DT_U16, DT_U8, DT_BOOL, DT_F8_E4M3, DT_F8_E5M2,
+    DT_OTHER, /* a GGUF type that this version does not compute; its number is kept beside it */
+    DT_COUNT
+} dtype;
+
+typedef struct dtype_info {
+    const char *name;             /* "bf16", "q4_1" */
+    const char *safetensors_name; /* "BF16"; NULL: not a safetensors type */
+    int32_t gguf_type;            /* -1: none */
+    uint32_t block_elements;      /* 0: not known */
+    uint32_t block_bytes;
+} dtype_info;
+
+extern const dtype_info dtype_table[DT_COUNT];
+
+static inline const char *dtype_name(dtype t) { return dtype_table[t].name; }
+/* Bytes of a row of k elements; k must be a multiple of block_elements (dtype_row_ok). 0 on overflow. */
+uint64_t dtype_row_bytes(dtype t, uint64_t k);
+bool dtype_row_ok(dtype t, uint64_t k);
+bool dtype_from_safetensors(const char *name, dtype *t); /* false: unknown */
+bool dtype_from_gguf(uint32_t type, dtype *t);           /* unknown numbers give DT_OTHER and true up to 1000 */
+const char *dtype_gguf_name(uint32_t type);              /* ggml's name for a number, "Q6_K"; "unknown" */
+bool dtype_from_name(const char *name, dtype *t);        /* "bf16", "float16", "bfloat16", "float32" too */
+
+/* Exact conversions (f16: IEEE 754 binary16, round to nearest even). */
+float f16_to_f32(uint16_t h);
+uint16_t f16_from_f32(float f);
+static inline float bf16_to_f32(uint16_t h)
+{
+    union { uint32_t u; float f; } x = {(uint32_t)h << 16};
+    return x.f;
+}
+
+#endif

@@ -1,0 +1,146 @@
+/* The command line: what its files share. It stands on include/lamina.h alone, as any other program would. */
+#ifndef LAMINA_CLI_H
+#define LAMINA_CLI_H
+
+#include "lamina.h"
+
+#include <jansson.h>
+#include <stdio.h>
+
+#include "options.h"
+
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+/* ---- commands ------------------------------------------------------------------------------------------------- */
+
+typedef struct command {
+    const char *name;
+    const char *operands;       /* "MODEL FILE": upper-case words, in order; "[X]" may be left out */
+    const char *summary;        /* one line without a full stop */
+    const char *details;        /* paragraphs for --help and the manual; lines at most 78 characters */
+    int (*run)(const options *o); /* returns the exit code; has printed its error */
+} command;
+
+extern const command commands[CMD_COUNT];
+
+int run_command(const options *o);
+int pack_command(const options *o);
+int plan_command(const options *o);
+int inspect_command(const options *o);
+int verify_command(const options *o);
+int logits_command(const options *o);
+int tokenize_command(const options *o);
+int detokenize_command(const options *o);
+int eval_command(const options *o);
+int bench_command(const options *o);
+int completion_command(const options *o);
+int help_command(const options *o);
+
+/* ---- errors: one line on stderr, and the exit code to return ---------------------------------------------------- */
+
+/* "lamina: ..."; EXIT_FAILED. */
+__attribute__((format(printf, 1, 2))) int fail(const char *format, ...);
+/* "lamina: ..."; EXIT_USAGE. */
+__attribute__((format(printf, 1, 2))) int fail_usage(const char *format, ...);
+/* The library's error; EXIT_USAGE for LAMINA_E_USAGE, else EXIT_FAILED. */
+int fail_error(const lamina_error *err);
+/* Flushes stdout. EXIT_DONE, also when the reader has gone; else EXIT_FAILED with a line. */
+int finish_stdout(void);
+
+/* ---- text for people -------------------------------------------------------------------------------------------- */
+
+typedef struct label { char text[48]; } label;
+
+label human_bytes(uint64_t bytes);     /* "1.50 GiB" */
+label human_rate(double bytes_per_s);  /* "1.23 GB/s"; "unknown" for 0 */
+label human_seconds(double seconds);   /* "0.53 s", "2 min 05 s", "3 h 20 min" */
+label human_count(double n);           /* "3.21 G" */
+
+/* ---- progress --------------------------------------------------------------------------------------------------- */
+
+typedef struct progress_line {
+    bool on, terminal;
+    bool below;        /* text streams to the same terminal: the line stands under it */
+    bool shown;        /* something stands there now */
+    double began;      /* of the whole work, by now_seconds() */
+    double last;       /* when the line was last drawn */
+    const char *what;  /* "prompt", "token", "window" ... or NULL */
+    uint64_t done, total; /* units of `what` finished before this pass, and in all; total 0: unknown */
+    bool rows_are_units;  /* the rows of the pass count towards `done` */
+} progress_line;
+
+/* streams_text: stdout receives text while the work goes on. */
+void progress_begin(progress_line *p, const options *o, bool streams_text);
+bool progress_show(void *progress, const lamina_progress *now); /* a lamina_progress_fn */
+void progress_clear(progress_line *p);
+double now_seconds(void); /* monotonic */
+
+/* ---- work: an opened model ---------------------------------------------------------------------------------------- */
+
+typedef struct work {
+    lamina_engine *engine;
+    lamina_session *session;
+    lamina_model_info model;
+    lamina_plan_info plan;
+    progress_line progress;
+    const options *options;
+} work;
+
+enum { WORK_TOKENIZER_ONLY = 1, WORK_NO_TOKENIZER = 2, WORK_STREAMS_TEXT = 4 };
+
+/* Each returns EXIT_DONE, or an exit code after printing why. work_close() is always allowed. */
+int work_open(work *w, const options *o, unsigned flags);
+/* The budget of the options with this context and so many rows that want logits (lessened until it fits). */
+int work_start(work *w, uint32_t context, uint32_t logit_rows);
+int work_need_tokenizer(const work *w, const char *instead);
+void work_close(work *w);
+lamina_budget work_budget(const options *o, uint32_t context);
+bool interrupted(void); /* Ctrl-C or a termination signal has come */
+
+/* ---- ids and text --------------------------------------------------------------------------------------------------- */
+
+bool ids_push(id_list *list, int32_t id);
+/* Ids separated by commas or white space. NULL, or the place that is none of these. */
+const char *ids_parse(const char *text, id_list *list, bool *no_memory);
+void ids_free(id_list *list);
+
+typedef struct text_buffer {
+    char *data; /* NUL-terminated */
+    size_t n, capacity;
+} text_buffer;
+
+bool text_append(text_buffer *b, const char *data, size_t n);
+void text_free(text_buffer *b);
+/* A whole file, or standard input for "-". */
+int text_read_file(text_buffer *b, const char *path);
+/* All of a text's ids. */
+int tokenize_text(const work *w, const char *text, size_t n, unsigned flags, id_list *ids);
+/* Appends what the id completes; id -1 flushes. */
+int detokenize_id(const work *w, lamina_detokenizer *state, int32_t id, text_buffer *out);
+/* The prompt of the options: -p, -f or --ids. */
+int prompt_ids(const work *w, id_list *ids);
+
+/* ---- statistics --------------------------------------------------------------------------------------------------- */
+
+typedef struct timing {
+    uint64_t prompt_tokens, decode_tokens; /* decode_tokens: passes of one token, timed */
+    double prefill_seconds, decode_seconds;
+} timing;
+
+void json_set_real(json_t *object, const char *name, double value); /* null when not finite or negative */
+void json_set_bytes(json_t *object, const char *name, uint64_t value);
+void json_set_text(json_t *object, const char *name, const char *text);
+void json_set_plan(json_t *object, const lamina_plan_info *plan);
+void json_set_stats(json_t *object, const work *w, const lamina_stats *stats, const timing *t);
+/* Prints one object on one line, gives it back, and returns the exit code. NULL (no memory) fails. */
+int json_print(json_t *object);
+void print_stats(const work *w, const lamina_stats *stats, const timing *t);
+
+/* ---- help --------------------------------------------------------------------------------------------------------- */
+
+void print_overview(FILE *out);
+void print_command_help(FILE *out, command_id id);
+void print_manual(FILE *out);
+void print_completion(FILE *out);
+
+#endif
