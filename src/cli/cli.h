@@ -15,9 +15,9 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 typedef struct command {
     const char *name;
-    const char *operands;       /* "MODEL FILE": upper-case words, in order; "[X]" may be left out */
-    const char *summary;        /* one line without a full stop */
-    const char *details;        /* paragraphs for --help and the manual; lines at most 78 characters */
+    const char *operands;         /* "MODEL FILE": upper-case words, in order; "[X]" may be left out */
+    const char *summary;          /* one line without a full stop */
+    const char *details;          /* paragraphs for --help and the manual; lines at most 78 characters */
     int (*run)(const options *o); /* returns the exit code; has printed its error */
 } command;
 
@@ -49,22 +49,24 @@ int finish_stdout(void);
 
 /* ---- text for people -------------------------------------------------------------------------------------------- */
 
-typedef struct label { char text[48]; } label;
+typedef struct label {
+    char text[48];
+} label;
 
-label human_bytes(uint64_t bytes);     /* "1.50 GiB" */
-label human_rate(double bytes_per_s);  /* "1.23 GB/s"; "unknown" for 0 */
-label human_seconds(double seconds);   /* "0.53 s", "2 min 05 s", "3 h 20 min" */
-label human_count(double n);           /* "3.21 G" */
+label human_bytes(uint64_t bytes);    /* "1.50 GiB" */
+label human_rate(double bytes_per_s); /* "1.23 GB/s"; "unknown" for 0 */
+label human_seconds(double seconds);  /* "0.53 s", "2 min 05 s", "3 h 20 min" */
+label human_count(double n);          /* "3.21 G" */
 
 /* ---- progress --------------------------------------------------------------------------------------------------- */
 
 typedef struct progress_line {
     bool on, terminal;
-    bool below;        /* text streams to the same terminal: the line stands under it */
-    bool shown;        /* something stands there now */
-    double began;      /* of the whole work, by now_seconds() */
-    double last;       /* when the line was last drawn */
-    const char *what;  /* "prompt", "token", "window" ... or NULL */
+    bool below;           /* text streams to the same terminal: the line stands under it */
+    bool shown;           /* something stands there now */
+    double began;         /* of the whole work, by now_seconds() */
+    double last;          /* when the line was last drawn */
+    const char *what;     /* "prompt", "token", "window" ... or NULL */
     uint64_t done, total; /* units of `what` finished before this pass, and in all; total 0: unknown */
     bool rows_are_units;  /* the rows of the pass count towards `done` */
 } progress_line;

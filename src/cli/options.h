@@ -31,8 +31,14 @@ typedef struct id_list {
 
 enum { MAX_STOPS = 16, MAX_BUDGETS = 16, MAX_OPERANDS = 2 };
 
-typedef struct text_list { const char *data[MAX_STOPS]; size_t n; } text_list;
-typedef struct size_list { uint64_t data[MAX_BUDGETS]; size_t n; } size_list;
+typedef struct text_list {
+    const char *data[MAX_STOPS];
+    size_t n;
+} text_list;
+typedef struct size_list {
+    uint64_t data[MAX_BUDGETS];
+    size_t n;
+} size_list;
 
 /* What a command line says. Strings point into argv. */
 typedef struct options {

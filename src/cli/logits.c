@@ -1,0 +1,136 @@
+/* Owns: `lamina logits`: the logits after every token, as a NumPy array.
+ *
+ * Promises: rows go to the file as passes deliver them, so that no more than the plan's rows are ever held; the file has
+ * its name only when it is whole. Format: NumPy's .npy 1.0 (numpy.lib.format): magic, version, a header padded to 64. */
+#include "cli.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct npy {
+    FILE *file;
+    char *temporary; /* its name until it is whole */
+    uint32_t columns;
+    uint64_t rows_written;
+    int error; /* errno of the first failed write */
+} npy;
+
+static bool little_endian(void)
+{
+    const uint16_t one = 1;
+    unsigned char first;
+    memcpy(&first, &one, 1);
+    return first == 1;
+}
+
+static int npy_create(npy *f, const char *path, uint64_t rows, uint32_t columns)
+{
+    size_t n = strlen(path) + 32;
+    f->columns = columns;
+    f->temporary = malloc(n);
+    if (!f->temporary) return fail("out of memory");
+    snprintf(f->temporary, n, "%s.part.%ld", path, (long)getpid());
+    f->file = fopen(f->temporary, "wb");
+    if (!f->file) return fail("%s: %s", f->temporary, strerror(errno));
+    char header[129] = "\x93NUMPY\x01";
+    int used =
+        snprintf(header + 10, sizeof header - 10, "{'descr': '%cf4', 'fortran_order': False, 'shape': (%llu, %u), }",
+                 little_endian() ? '<' : '>', (unsigned long long)rows, columns);
+    memset(header + 10 + used, ' ', (size_t)(128 - 10 - used));
+    header[127] = '\n';
+    header[6] = 1;
+    header[7] = 0;
+    header[8] = 128 - 10;
+    header[9] = 0;
+    if (fwrite(header, 1, 128, f->file) != 128) return fail("%s: %s", f->temporary, strerror(errno));
+    return EXIT_DONE;
+}
+
+static bool npy_row(void *file, size_t index, const float *logits)
+{
+    npy *f = file;
+    (void)index;
+    if (fwrite(logits, sizeof *logits, f->columns, f->file) == f->columns) {
+        f->rows_written++;
+        return true;
+    }
+    f->error = errno;
+    return false;
+}
+
+/* Closes; gives the file its name if `good`, else removes it. */
+static int npy_close(npy *f, const char *path, bool good)
+{
+    int code = EXIT_DONE;
+    if (f->file) {
+        bool whole = fflush(f->file) == 0 && fsync(fileno(f->file)) == 0;
+        if (!whole && (errno == EINVAL || errno == EROFS)) whole = !ferror(f->file); /* a device cannot be synced */
+        int error = errno;
+        if (fclose(f->file) != 0 && whole) whole = false, error = errno;
+        if (good && !whole) code = fail("%s: %s", f->temporary, strerror(error));
+        if (good && whole && rename(f->temporary, path) != 0) code = fail("%s: %s", path, strerror(errno));
+        if (!good || code != EXIT_DONE) unlink(f->temporary);
+    }
+    free(f->temporary);
+    return code;
+}
+
+static int feed(work *w, const id_list *ids, npy *f)
+{
+    lamina_error err;
+    size_t from = w->options->last ? ids->n - 1 : 0;
+    lamina_status status = lamina_feed(w->session, ids->data, ids->n, from, npy_row, f, &err);
+    progress_clear(&w->progress);
+    if (f->error) return fail("%s: %s", f->temporary, strerror(f->error));
+    if (status != LAMINA_OK) return fail_error(&err);
+    uint64_t expected = ids->n - from;
+    if (f->rows_written != expected)
+        return fail("%s: expected %llu rows of logits, found %llu", f->temporary, (unsigned long long)expected,
+                    (unsigned long long)f->rows_written);
+    return EXIT_DONE;
+}
+
+static int report(work *w, const id_list *ids, uint64_t rows, double seconds)
+{
+    lamina_stats stats;
+    timing t = {.prompt_tokens = ids->n, .prefill_seconds = seconds};
+    lamina_get_stats(w->engine, &stats);
+    if (w->options->stats) print_stats(w, &stats, &t);
+    if (!w->options->json) return EXIT_DONE;
+    json_t *object = json_object();
+    if (!object) return fail("out of memory");
+    json_set_text(object, "model", w->options->operands[0]);
+    json_set_text(object, "output", w->options->output);
+    json_set_bytes(object, "tokens", rows);
+    json_set_bytes(object, "vocab", w->model.vocab);
+    json_set_stats(object, w, &stats, &t);
+    return json_print(object);
+}
+
+int logits_command(const options *o)
+{
+    if (!o->output) return fail_usage("logits: expected -o OUT.npy, found no output");
+    work w;
+    id_list ids = {0};
+    npy f = {0};
+    int code = work_open(&w, o, o->ids.n ? WORK_NO_TOKENIZER : 0);
+    if (code == EXIT_DONE) code = prompt_ids(&w, &ids);
+    if (code == EXIT_DONE && ids.n > INT32_MAX)
+        code = fail_usage("logits: expected fewer than 2^31 tokens, found %zu", ids.n);
+    if (code == EXIT_DONE && o->context && ids.n > o->context)
+        code = fail_usage("--context: expected at least the %zu tokens given, found %u", ids.n, o->context);
+    if (code == EXIT_DONE) code = work_start(&w, (uint32_t)ids.n, o->last ? 1 : (uint32_t)ids.n);
+    if (code == EXIT_DONE) code = npy_create(&f, o->output, o->last ? 1 : ids.n, w.model.vocab);
+    double begin = now_seconds();
+    if (code == EXIT_DONE) code = feed(&w, &ids, &f);
+    double seconds = now_seconds() - begin;
+    uint64_t rows = f.rows_written;
+    int closed = npy_close(&f, o->output, code == EXIT_DONE);
+    if (code == EXIT_DONE) code = closed;
+    if (code == EXIT_DONE) code = report(&w, &ids, rows, seconds);
+    ids_free(&ids);
+    work_close(&w);
+    return code;
+}

@@ -1,0 +1,124 @@
+/* Owns: an opened model from the first look to the last, as every command that computes needs it, and the signals that
+ * end its work early.
+ *
+ * Promises: whatever fails has been printed and leaves nothing open. The first Ctrl-C (or SIGTERM) asks the library to
+ * stop, which it does after the layer at hand; the second one finds the system's default and ends the process. The two
+ * variables at the top are the program's only global state: a signal handler has no other way to its engine. */
+#include "cli.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+static lamina_engine *volatile signalled_engine;
+static volatile sig_atomic_t signal_came;
+
+static void on_signal(int number)
+{
+    (void)number;
+    signal_came = 1;
+    lamina_engine *engine = signalled_engine;
+    if (engine) lamina_cancel(engine);
+}
+
+static void watch_signals(lamina_engine *engine)
+{
+    signalled_engine = engine;
+    if (!engine) {
+        signal(SIGINT, SIG_DFL);
+        signal(SIGTERM, SIG_DFL);
+        return;
+    }
+    struct sigaction action = {.sa_handler = on_signal};
+    action.sa_flags = (int)(SA_RESETHAND | SA_RESTART);
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+bool interrupted(void)
+{
+    return signal_came != 0;
+}
+
+int work_open(work *w, const options *o, unsigned flags)
+{
+    *w = (work){.options = o};
+    progress_begin(&w->progress, o, (flags & WORK_STREAMS_TEXT) != 0);
+    lamina_options open = {
+        .threads = o->threads,
+        .io = (lamina_io)o->io,
+        .isa = (lamina_isa)o->isa,
+        .trace_path = o->trace,
+        .ignore_config = o->ignore_config,
+        .progress = progress_show,
+        .progress_user = &w->progress,
+        .tokenizer_only = (flags & WORK_TOKENIZER_ONLY) != 0,
+        .no_tokenizer = (flags & WORK_NO_TOKENIZER) != 0,
+        .faults = o->faults,
+    };
+    lamina_error err;
+    if (lamina_open(o->operands[0], &open, &w->engine, &err) != LAMINA_OK) {
+        w->engine = NULL;
+        return fail_error(&err);
+    }
+    watch_signals(w->engine);
+    lamina_model(w->engine, &w->model);
+    return EXIT_DONE;
+}
+
+int work_need_tokenizer(const work *w, const char *instead)
+{
+    if (w->model.has_tokenizer) return EXIT_DONE;
+    return fail("%s: expected a tokenizer, found none that can be read; %s", w->options->operands[0], instead);
+}
+
+lamina_budget work_budget(const options *o, uint32_t context)
+{
+    return (lamina_budget){
+        .memory = o->memory,
+        .context = o->context ? o->context : context,
+        .rows = o->rows,
+        .kv = (lamina_kv)o->kv,
+        .ring = o->ring,
+        .chunk = o->chunk,
+        .device_bytes_per_s = (double)o->disk,
+    };
+}
+
+/* Says once what was chosen where the user left it open, to whoever watches. */
+static void say_choices(const work *w)
+{
+    lamina_stats stats;
+    lamina_get_stats(w->engine, &stats);
+    if (stats.io_note && stats.io_note[0]) fprintf(stderr, "lamina: note: %s\n", stats.io_note);
+    if (w->plan.budget_chosen && (w->progress.terminal || w->options->stats))
+        fprintf(stderr, "lamina: note: memory budget %s, what is free here less a margin; --memory sets it\n",
+                human_bytes(w->plan.budget_bytes).text);
+}
+
+int work_start(work *w, uint32_t context, uint32_t logit_rows)
+{
+    lamina_budget budget = work_budget(w->options, context);
+    lamina_error err;
+    if (!w->model.has_weights)
+        return fail("%s: expected a model with weights, found its configuration only; lamina plan works with it",
+                    w->options->operands[0]);
+    for (budget.logit_rows = logit_rows ? logit_rows : 1; budget.logit_rows > 1; budget.logit_rows /= 2)
+        if (lamina_plan(w->engine, &budget, &w->plan, &err) != LAMINA_E_BUDGET) break;
+    lamina_status status = lamina_start(w->engine, &budget, &w->plan, &err);
+    if (status == LAMINA_OK) status = lamina_session_open(w->engine, budget.context, &w->session, &err);
+    if (status != LAMINA_OK) return fail_error(&err);
+    say_choices(w);
+    w->progress.began = now_seconds();
+    return EXIT_DONE;
+}
+
+void work_close(work *w)
+{
+    progress_clear(&w->progress);
+    watch_signals(NULL);
+    if (w->session) lamina_session_close(w->session);
+    lamina_close(w->engine);
+    w->session = NULL;
+    w->engine = NULL;
+}
