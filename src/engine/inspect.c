@@ -1,0 +1,114 @@
+/* What is known about an opened engine, for those who look: the model, its tensors, its axes, its statistics. */
+#include "engine/engine.h"
+
+static const char *source_name(const checkpoint *c)
+{
+    static const char *const names[] = {"huggingface", "gguf", "store", "config"};
+    return c ? names[c->kind] : "tokenizer";
+}
+
+void lamina_model(const lamina_engine *e, lamina_model_info *info)
+{
+    *info = (lamina_model_info){.family = "",
+                                .source = source_name(e->ckpt),
+                                .path = e->path,
+                                .has_tokenizer = e->tok != NULL,
+                                .bos_token = -1};
+    const model *mo = e->model;
+    if (!mo) {
+        if (e->tok) info->vocab = tokenizer_vocab(e->tok);
+        return;
+    }
+    info->family = mo->family;
+    info->has_weights = e->ckpt->n_files > 0;
+    info->n_layers = mo->n_layers;
+    info->hidden = mo->hidden;
+    info->vocab = mo->vocab;
+    info->max_context = mo->max_context;
+    info->n_parameters = mo->n_parameters;
+    info->weight_bytes = mo->weight_bytes;
+    info->n_tensors = e->ckpt->n_tensors;
+    info->n_axes = mo->n_axes;
+    info->bos_token = mo->bos;
+    info->eos_tokens = mo->eos;
+    info->n_eos = mo->n_eos;
+}
+
+lamina_status lamina_tensor(const lamina_engine *e, size_t index, lamina_tensor_info *info)
+{
+    *info = (lamina_tensor_info){0};
+    if (!e->model || index >= e->ckpt->n_tensors) return LAMINA_E_USAGE;
+    const tensor *t = &e->ckpt->tensors[index];
+    uint8_t r = e->model->tensor_roles[index];
+    *info = (lamina_tensor_info){.name = t->name,
+                                 .role = r ? role_name((role)(r - 1)) : "",
+                                 .dtype = dtype_name(t->type),
+                                 .file = e->ckpt->n_files ? e->ckpt->files[t->file].name : "",
+                                 .layer = e->model->tensor_layers[index],
+                                 .n_dims = t->n_dims,
+                                 .offset = t->offset,
+                                 .bytes = t->bytes};
+    for (uint32_t i = 0; i < t->n_dims && i < 4; i++) info->shape[i] = t->shape[i];
+    return LAMINA_OK;
+}
+
+lamina_status lamina_axis(const lamina_engine *e, size_t index, const char **name, const char **value)
+{
+    *name = *value = "";
+    if (!e->model || index >= e->model->n_axes) return LAMINA_E_USAGE;
+    *name = e->model->axis_names[index];
+    *value = e->model->axis_values[index];
+    return LAMINA_OK;
+}
+
+void lamina_get_stats(const lamina_engine *e, lamina_stats *stats)
+{
+    *stats = e->stats;
+    stats->peak_rss_bytes = os_peak_resident_bytes();
+    stats->accounted_bytes = memory_used(e->m);
+    stats->io = stats->io_note = stats->isa = "";
+    stats->budget_bytes = e->plan.budget_bytes;
+    stats->minimum_bytes = e->plan.minimum_bytes;
+    stats->predicted_peak_bytes = e->plan.predicted_peak_bytes;
+    stats->pinned_bytes = e->plan.pinned_bytes;
+    stats->streamed_bytes_per_pass = e->plan.streamed_bytes_per_pass;
+    if (e->pool) stats->threads = pool_threads(e->pool);
+    if (e->backend) stats->isa = backend_cpu_isa(e->backend);
+    if (!e->stream) return;
+    stream_stats s;
+    stream_get_stats(e->stream, &s);
+    stats->bytes_read = s.bytes_read;
+    stats->stall_seconds = s.stall_seconds;
+    if (s.first_read > 0) stats->seconds_to_first_read = s.first_read - e->opened_at;
+    stats->io = reader_name(stream_reader(e->stream));
+    stats->io_note = reader_note(stream_reader(e->stream));
+    stats->io_depth = stream_depth(e->stream);
+    stats->chunk_bytes = stream_read_bytes(e->stream);
+}
+
+void lamina_stats_reset(lamina_engine *e)
+{
+    e->stats = (lamina_stats){0};
+    if (e->stream) stream_reset_stats(e->stream);
+}
+
+lamina_status lamina_measure(lamina_engine *e, lamina_measure_kind kind, double seconds, double *per_second,
+                             lamina_error *err)
+{
+    *per_second = 0;
+    if (!(seconds > 0 && seconds <= 3600))
+        return error_set(err, LAMINA_E_USAGE, "%g seconds: expected 0 to 3600", seconds);
+    TRY(engine_backend(e, err));
+    switch (kind) {
+    case LAMINA_MEASURE_DISK:
+        if (!e->stream) return error_set(err, LAMINA_E_USAGE, "measuring the disk needs a started engine");
+        return stream_measure(e->stream, seconds, per_second, err);
+    case LAMINA_MEASURE_RAM:
+        *per_second = e->ram_rate = backend_cpu_measure_ram(e->backend, seconds);
+        return LAMINA_OK;
+    case LAMINA_MEASURE_FMA:
+        *per_second = e->fma_rate = backend_cpu_measure_fma(e->backend, seconds);
+        return LAMINA_OK;
+    }
+    return error_set(err, LAMINA_E_USAGE, "unknown kind of measurement %d", (int)kind);
+}

@@ -1,0 +1,43 @@
+/* The order of the pass, written down once: layer by layer q, k, v, o, gate, up, down, then the head. The forward pass
+ * asks for matrices in this order and the stream reads them in it, so neither has to tell the other. */
+#include "engine/engine.h"
+
+const weight *head_weight(const model *mo)
+{
+    return mo->tied_head ? &mo->embed : &mo->head;
+}
+
+static void put(schedule *s, const weight *w, int32_t index)
+{
+    if (w->rows == 0) return;
+    s->stream[s->n] = (stream_matrix){.name = w->name,
+                                      .layer = index,
+                                      .file = w->file,
+                                      .offset = w->offset,
+                                      .rows = w->rows,
+                                      .row_bytes = dtype_row_bytes(w->type, w->cols)};
+    s->matrix[s->n] = (pass_matrix){.type = w->type, .cols = w->cols};
+    s->n++;
+}
+
+lamina_status schedule_make(memory *m, const model *mo, schedule *out, lamina_error *err)
+{
+    size_t most = (size_t)mo->n_layers * ROLE_MATRICES + 1;
+    *out = (schedule){0};
+    out->stream = mem_array(m, MEM_MODEL, most, sizeof *out->stream, err);
+    if (!out->stream) return LAMINA_E_MEMORY;
+    out->matrix = mem_array(m, MEM_MODEL, most, sizeof *out->matrix, err);
+    if (!out->matrix) return LAMINA_E_MEMORY; /* the engine's close frees what stands */
+    for (uint32_t i = 0; i < mo->n_layers; i++)
+        for (int r = 0; r < ROLE_MATRICES; r++) put(out, &mo->layers[i].w[r], (int32_t)i);
+    out->tail = out->n;
+    put(out, head_weight(mo), -1);
+    return LAMINA_OK;
+}
+
+void schedule_free(memory *m, schedule *s)
+{
+    mem_free(m, s->stream);
+    mem_free(m, s->matrix);
+    *s = (schedule){0};
+}

@@ -1,0 +1,34 @@
+/* Packing and verifying, on behalf of an opened engine. */
+#include "engine/engine.h"
+#include "store/store.h"
+
+static store_job job_of(lamina_engine *e)
+{
+    return (store_job){
+        .m = e->m, .progress = e->options.progress, .progress_user = e->options.progress_user, .cancel = &e->cancel};
+}
+
+/* Honours a request to cancel once. */
+static lamina_status finish(lamina_engine *e, lamina_status status)
+{
+    if (status == LAMINA_E_CANCELLED) atomic_store(&e->cancel, false);
+    return status;
+}
+
+lamina_status lamina_pack(lamina_engine *e, const char *store_path, const lamina_pack_options *options,
+                          lamina_pack_info *info, lamina_error *err)
+{
+    if (!e->model || e->ckpt->n_files == 0)
+        return error_set(err, LAMINA_E_USAGE, "%s: has no weights to pack", e->path);
+    if (!store_path || !*store_path) return error_set(err, LAMINA_E_USAGE, "no path for the store was given");
+    store_job job = job_of(e);
+    return finish(e, store_pack(e->model, e->tok, store_path, options, &job, info, err));
+}
+
+lamina_status lamina_verify(lamina_engine *e, uint64_t *bytes, lamina_error *err)
+{
+    if (!e->ckpt || e->ckpt->kind != CHECKPOINT_STORE)
+        return error_set(err, LAMINA_E_USAGE, "%s: is not a store; only stores carry checksums", e->path);
+    store_job job = job_of(e);
+    return finish(e, store_verify(e->path, &job, bytes, err));
+}
