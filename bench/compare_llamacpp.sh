@@ -1,0 +1,69 @@
+#!/bin/sh
+# lamina beside llama.cpp's mmap: the same bf16 weights, the same memory cgroup, alternating runs, ratios.
+#
+#   bench/compare_llamacpp.sh CHECKPOINT WORK [LIMIT...]      limits: default 5100M 3200M 1600M, and "all" (no limit)
+#
+# WORK is a folder for what is built and converted (kept: a second run begins at once). llama.cpp comes from the source
+# package of llama-cpp-python on PyPI. Needs python3 with venv, cmake, a C++ compiler, and the right to make memory
+# cgroups (bench/capped). Environment: ROUNDS (default 3), THREADS (default: nproc), LAMINA (default build/lamina).
+set -eu
+[ $# -ge 2 ] || { sed -n '2,9p' "$0"; exit 2; }
+here=$(cd "$(dirname "$0")" && pwd)
+checkpoint=$1 work=$2
+shift 2
+[ $# -gt 0 ] || set -- all 5100M 3200M 1600M
+rounds=${ROUNDS:-3} threads=${THREADS:-$(nproc)} lamina=${LAMINA:-$here/../build/lamina}
+version=0.3.36
+mkdir -p "$work"
+work=$(cd "$work" && pwd)
+
+if [ ! -x "$work/venv/bin/python" ]; then
+    python3 -m venv "$work/venv"
+    "$work/venv/bin/pip" install -q numpy gguf
+fi
+python=$work/venv/bin/python
+
+llama_bench=$work/build/bin/llama-bench
+if [ ! -x "$llama_bench" ]; then
+    (cd "$work" && "$python" -m pip download -q --no-deps --no-binary llama-cpp-python "llama-cpp-python==$version" &&
+        tar xf "llama_cpp_python-$version.tar.gz")
+    cmake -S "$work/llama_cpp_python-$version/vendor/llama.cpp" -B "$work/build" -DCMAKE_BUILD_TYPE=Release \
+        -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
+        -DLLAMA_BUILD_SERVER=OFF >"$work/cmake.log"
+    cmake --build "$work/build" --target llama-bench -j "$(nproc)" >"$work/build.log"
+fi
+
+name=$(basename "$checkpoint")
+gguf=$work/$name.gguf store=$work/$name.store
+[ -f "$gguf" ] || { "$python" "$here/hf_to_gguf.py" "$checkpoint" "$gguf.part" && mv "$gguf.part" "$gguf"; }
+[ -f "$store/manifest.json" ] || "$lamina" pack "$checkpoint" -o "$store"
+
+json() { "$python" -c 'import json,sys; d=json.load(sys.stdin); print(eval(sys.argv[1], {"d": d}))' "$1"; }
+median() { sort -g | awk '{ v[NR] = $1 } END { print NR ? (v[int((NR + 1) / 2)] + v[int(NR / 2) + 1]) / 2 : "nan" }'; }
+in_cap() { limit=$1; shift; if [ "$limit" = all ]; then "$@"; else "$here/capped" "$limit" "$@"; fi; }
+
+peer() { # LIMIT TOKENS -> tokens per second; the warm-up pass fills what the cache can hold
+    in_cap "$1" "$llama_bench" -m "$gguf" -p 0 -n "$2" -t "$threads" -r 1 -ngl 0 -o json 2>>"$work/peer.log" |
+        json 'd[0]["avg_ts"]'
+}
+ours() { # LIMIT -> tokens per second
+    budget=$1
+    [ "$1" != all ] || budget=$(($(awk '/MemAvailable/ { print $2 }' /proc/meminfo) * 9 / 10))K
+    in_cap "$1" "$lamina" bench "$store" --memory "$budget" --threads "$threads" --prompt-tokens 0 --rounds 1 \
+        --seconds 10 --json 2>>"$work/ours.log" | json 'd["decode_tokens_per_s"]'
+}
+
+printf '%-8s %14s %14s %8s\n' limit lamina llama.cpp ratio
+for limit in "$@"; do
+    tokens=8
+    [ "$limit" != all ] || tokens=128
+    a=$work/a.$$ b=$work/b.$$
+    : >"$a"; : >"$b"
+    for _ in $(seq "$rounds"); do
+        peer "$limit" "$tokens" >>"$b"
+        ours "$limit" >>"$a"
+    done
+    x=$(median <"$a") y=$(median <"$b")
+    printf '%-8s %14.4f %14.4f %8.2f\n' "$limit" "$x" "$y" "$(echo "$x $y" | awk '{ print $1 / $2 }')"
+    rm -f "$a" "$b"
+done
