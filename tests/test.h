@@ -12,28 +12,34 @@
 typedef struct test_state { int passed, failed, skipped; bool current_failed, current_skipped; } test_state;
 static test_state test_now;
 
-/* Fails the running test with a printf-style reason, and goes on. */
-#define CHECK(condition, ...)                                                     \
-    do {                                                                          \
-        if (!(condition)) {                                                       \
-            test_now.current_failed = true;                                       \
-            printf("  %s:%d: %s is false: ", __FILE__, __LINE__, #condition);     \
-            printf("" __VA_ARGS__);                                               \
-            printf("\n");                                                         \
-        }                                                                         \
-    } while (0)
+__attribute__((format(printf, 5, 6)))
+static inline bool test_check(bool ok, const char *file, int line, const char *condition, const char *format, ...)
+{
+    if (ok) return true;
+    va_list args;
+    va_start(args, format);
+    printf("  %s:%d: %s is false: ", file, line, condition);
+    vprintf(format, args);
+    printf("\n");
+    va_end(args);
+    test_now.current_failed = true;
+    return false;
+}
+
+/* CHECK(condition) or CHECK(condition, "printf-style reason", ...) fails the running test, and goes on. */
+#define CHECK(...) (void)(TEST_PICK(__VA_ARGS__)(__VA_ARGS__))
 /* The same, and leaves the test function. */
-#define REQUIRE(condition, ...)                                                   \
+#define REQUIRE(...)                                                              \
     do {                                                                          \
-        bool require_ok_ = (condition);                                           \
-        if (!require_ok_) {                                                       \
-            test_now.current_failed = true;                                       \
-            printf("  %s:%d: %s is false: ", __FILE__, __LINE__, #condition);     \
-            printf("" __VA_ARGS__);                                               \
-            printf("\n");                                                         \
-            return;                                                               \
-        }                                                                         \
+        if (!TEST_PICK(__VA_ARGS__)(__VA_ARGS__)) return;                         \
     } while (0)
+/* TEST_SAY with a reason, TEST_MUTE without: C11 has no empty variable arguments. Up to 11 of them. */
+#define TEST_PICK(...)                                                                                           \
+    TEST_13TH(__VA_ARGS__, TEST_SAY, TEST_SAY, TEST_SAY, TEST_SAY, TEST_SAY, TEST_SAY, TEST_SAY, TEST_SAY,       \
+              TEST_SAY, TEST_SAY, TEST_SAY, TEST_MUTE, 0)
+#define TEST_13TH(a, b, c, d, e, f, g, h, i, j, k, l, chosen, ...) chosen
+#define TEST_SAY(condition, ...) test_check((condition), __FILE__, __LINE__, #condition, __VA_ARGS__)
+#define TEST_MUTE(condition) test_check((condition), __FILE__, __LINE__, #condition, "%s", "")
 /* Leaves the test function; the test counts as skipped and says why. */
 #define SKIP(...)                                                                 \
     do {                                                                          \
