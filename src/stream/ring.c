@@ -113,10 +113,10 @@ lamina_status ring_error(const stream *s, const flight *f, lamina_error *err)
     const char *path = s->config.paths[q->file];
     const char *what = f->kind == FLIGHT_GATHER ? "embedding rows" : s->matrices[f->matrix].name;
     unsigned long long offset = q->offset;
-    if (q->ended)
+    if (q->ended) /* with nothing of this read there, other reads may have been the first to miss their bytes */
         return error_set(err, LAMINA_E_IO,
-                         "%s: the file ends at offset %llu, %u bytes at offset %llu were expected (%s)", path,
-                         offset + q->done, q->needed, offset, what);
+                         "%s: the file ends %s offset %llu, %u bytes at offset %llu were expected (%s)", path,
+                         q->done ? "at" : "at or before", offset + q->done, q->needed, offset, what);
     char text[128];
     return error_set(err, LAMINA_E_IO, "%s: reading %u bytes at offset %llu failed: %s (%s)", path, q->needed, offset,
                      os_error_text(q->error, text, sizeof text), what);
