@@ -76,18 +76,29 @@ static lamina_status group(pass *p)
     return LAMINA_OK;
 }
 
-/* x [n, hidden] = rows of the embedding, read from where the model lies unless the plan keeps them. */
+/* The embedding's rows as far as they are resident: kept by the plan, or pinned because the head is tied to it. */
+static const unsigned char *resident_embedding(const pass *p, uint64_t *n_rows)
+{
+    *n_rows = p->mo->vocab;
+    if (p->e->embed_rows) return p->e->embed_rows;
+    *n_rows = 0;
+    return p->mo->tied_head ? stream_pinned(p->e->stream, p->e->schedule.tail, n_rows) : NULL;
+}
+
+/* x [n, hidden] = rows of the embedding. Those not resident are gathered from where the model lies, in one batch. */
 static lamina_status embed(pass *p)
 {
     const weight *w = &p->mo->embed;
     activations *a = p->a;
-    uint64_t row = dtype_row_bytes(w->type, p->mo->hidden);
-    for (uint32_t i = 0; i < p->n; i++) a->offsets[i] = (uint64_t)p->rows[i].token * row;
-    if (p->e->embed_rows) {
-        for (uint32_t i = 0; i < p->n; i++) memcpy(a->embed + i * row, p->e->embed_rows + a->offsets[i], row);
-    } else {
-        for (uint32_t i = 0; i < p->n; i++) a->offsets[i] += w->offset;
+    uint64_t row = dtype_row_bytes(w->type, p->mo->hidden), resident;
+    const unsigned char *rows = resident_embedding(p, &resident);
+    uint32_t missing = 0;
+    for (uint32_t i = 0; i < p->n; i++) missing += (uint64_t)p->rows[i].token >= resident;
+    if (missing) {
+        for (uint32_t i = 0; i < p->n; i++) a->offsets[i] = w->offset + (uint64_t)p->rows[i].token * row;
         TRY(stream_gather(p->e->stream, w->file, a->offsets, p->n, row, a->embed, p->err));
+    } else {
+        for (uint32_t i = 0; i < p->n; i++) memcpy(a->embed + i * row, rows + (uint64_t)p->rows[i].token * row, row);
     }
     p->ops->widen(p->b, w->type, a->embed, p->n, p->mo->hidden, a->x);
     return LAMINA_OK;
@@ -228,7 +239,13 @@ static lamina_status run(pass *p, deliver_fn deliver, void *user)
         TRY(feed_forward(p, i));
     }
     TRY(report(p, p->mo->n_layers));
-    return head(p, deliver, user);
+    TRY(head(p, deliver, user));
+    stream_chunk none;
+    bool more;
+    TRY(stream_next(p->e->stream, &none, &more,
+                    p->err)); /* gives back the last chunk: the next pass is read from here */
+    if (more) return error_set(p->err, LAMINA_E_FORMAT, "the stream goes on after the end of the pass");
+    return LAMINA_OK;
 }
 
 lamina_status forward(lamina_engine *e, const lamina_row *rows, uint32_t n, deliver_fn deliver, void *user,
