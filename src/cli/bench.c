@@ -269,9 +269,9 @@ static int report_text(const bench *b, const terms *t, const lamina_stats *all)
     if (t->efficiency > 0)
         printf("stream      %.3f of the device's ceiling (%s, depth %u, chunks of %s)\n", t->efficiency, all->io,
                all->io_depth, human_bytes(all->chunk_bytes).text);
+    double inside = b->decoding.seconds > 0 ? b->decoding.seconds : 1;
     printf("waiting     %.1f %% of the time for the disk, %.1f %% computing\n",
-           100 * b->decoding.stall_seconds / b->decoding.seconds,
-           100 * b->decoding.compute_seconds / b->decoding.seconds);
+           100 * b->decoding.stall_seconds / inside, 100 * b->decoding.compute_seconds / inside);
     printf("a token\n");
     snprintf(what, sizeof what, "%s streamed / device", human_bytes(all->streamed_bytes_per_pass).text);
     print_term("disk", t->disk, t->binding, what);

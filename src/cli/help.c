@@ -185,6 +185,7 @@ static void completion_values(FILE *out)
 void print_completion(FILE *out)
 {
     fputs("# bash completion for lamina, made from its own tables: source <(lamina completion bash)\n"
+          "# shellcheck disable=SC2207\n"
           "_lamina()\n{\n"
           "    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} options=\n"
           "    COMPREPLY=()\n"

@@ -67,7 +67,7 @@ static label scaled(double value, double step, const char *const *units, size_t 
     }
     label l;
     int digits = i == 0 || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
-    snprintf(l.text, sizeof l.text, "%.*f %s", digits, value, units[i]);
+    snprintf(l.text, sizeof l.text, "%.*f%s%s", digits, value, *units[i] ? " " : "", units[i]);
     return l;
 }
 

@@ -13,11 +13,11 @@ typedef struct generation {
     work w;
     const options *o;
     id_list prompt, ids;
-    lamina_detokenizer detokenizer;
-    text_buffer text;          /* all that was generated, stop strings cut off */
-    size_t emitted;            /* bytes of it on standard output */
-    bool reader_gone;          /* standard output is closed */
-    const char *finish_reason; /* NULL: goes on */
+    lamina_detokenizer detokenizer; /* the text goes on after the prompt: its leading space stays */
+    text_buffer text;               /* all that was generated, stop strings cut off */
+    size_t emitted;                 /* bytes of it on standard output */
+    bool reader_gone;               /* standard output is closed */
+    const char *finish_reason;      /* NULL: goes on */
     timing t;
 } generation;
 
@@ -229,7 +229,7 @@ static int report(generation *g)
 
 int run_command(const options *o)
 {
-    generation g = {.o = o};
+    generation g = {.o = o, .detokenizer = {.begun = true}};
     int code = work_open(&g.w, o, WORK_STREAMS_TEXT);
     if (code == EXIT_DONE) code = prompt_ids(&g.w, &g.prompt);
     if (code == EXIT_DONE && g.prompt.n + o->n > INT32_MAX)
