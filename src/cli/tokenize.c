@@ -158,7 +158,7 @@ static int detokenize_once(const work *w)
     if (code == EXIT_DONE) code = detokenize_all(w, &ids, &text);
     if (code == EXIT_DONE && w->options->json) {
         json_t *object = json_object();
-        if (object) json_set_text(object, "text", text.data);
+        if (object) json_object_set_new(object, "text", json_stringn(text.data, text.n));
         if (object) json_set_bytes(object, "tokens", ids.n);
         code = json_print(object);
     } else if (code == EXIT_DONE) {

@@ -69,7 +69,10 @@ int work_open(work *w, const options *o, unsigned flags)
 int work_need_tokenizer(const work *w, const char *instead)
 {
     if (w->model.has_tokenizer) return EXIT_DONE;
-    return fail("%s: expected a tokenizer, found none that can be read; %s", w->options->operands[0], instead);
+    lamina_error err = {.text = "expected a tokenizer, found none"};
+    size_t n;
+    lamina_tokenize(w->engine, "", 0, 0, NULL, 0, &n, &err); /* it fails, and says why there is none */
+    return fail("%s; %s", err.text, instead);
 }
 
 lamina_budget work_budget(const options *o, uint32_t context)

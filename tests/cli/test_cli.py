@@ -1,0 +1,427 @@
+#!/usr/bin/env python3
+"""The program as its user meets it: test_cli.py PATH/TO/lamina [unittest arguments]. Standard library only."""
+import ast
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+import tiny_model
+
+LAMINA = os.path.abspath(sys.argv.pop(1)) if len(sys.argv) > 1 else "build/lamina"
+COMMANDS = ("run", "pack", "plan", "inspect", "verify", "logits", "tokenize", "detokenize", "eval", "bench",
+            "completion", "help")
+MEMORY = "256M"
+
+
+def lamina(*arguments, stdin=b"", timeout=120):
+    """(exit code, standard output, standard error)"""
+    p = subprocess.run([LAMINA, *map(str, arguments)], input=stdin, capture_output=True, timeout=timeout)
+    return p.returncode, p.stdout, p.stderr.decode(errors="replace")
+
+
+def npy(path):
+    """A float32 matrix of a .npy file as a list of rows, and its bytes."""
+    with open(path, "rb") as f:
+        assert f.read(8) == b"\x93NUMPY\x01\x00"
+        header = ast.literal_eval(f.read(struct.unpack("<H", f.read(2))[0]).decode())
+        data = f.read()
+    rows, columns = header["shape"]
+    assert header["descr"] == "<f4" and not header["fortran_order"] and len(data) == 4 * rows * columns
+    values = struct.unpack(f"<{rows * columns}f", data)
+    return [values[r * columns:(r + 1) * columns] for r in range(rows)], data
+
+
+class Case(unittest.TestCase):
+    def good(self, *arguments, **more):
+        code, out, err = lamina(*arguments, **more)
+        self.assertEqual(code, 0, f"{arguments}: {err}")
+        return out
+
+    def bad(self, expected_code, words, *arguments, **more):
+        """The command ends with this code and one line that has these words."""
+        code, _, err = lamina(*arguments, **more)
+        self.assertEqual(code, expected_code, f"{arguments}: {err}")
+        self.assertRegex(err, r"\Alamina: [^\n]+\n\Z", arguments)
+        for word in [words] if isinstance(words, str) else words:
+            self.assertIn(word, err)
+
+
+class Usage(Case):
+    def test_wrong_usage_is_one_line_and_code_2(self):
+        for words, *arguments in (
+            ("expected a command",),
+            ("did you mean 'run'?", "rnu"),
+            ("no command 'xyzzy'", "xyzzy"),
+            ("expected MODEL, found nothing", "run"),
+            ("expected FILE", "eval", "m"),
+            ("found 'b' too", "plan", "a", "b"),
+            ("did you mean --temperature?", "run", "m", "--temprature", "1"),
+            (("pack does not take --top-k", "run"), "pack", "m", "--top-k", "4"),
+            (("--top-k", "whole number", "'x'"), "run", "m", "--top-k", "x"),
+            (("--top-k", "whole number", "'-1'"), "run", "m", "--top-k", "-1"),
+            (("--tokens", "'99999999999'"), "run", "m", "-n", "99999999999"),
+            (("--temperature", "'nan'"), "run", "m", "--temperature", "nan"),
+            (("--top-p", "from 0 to 1", "'1.5'"), "run", "m", "--top-p", "1.5"),
+            (("--memory", "512M", "'4X'"), "run", "m", "--memory", "4X"),
+            (("--memory", "'-4G'"), "run", "m", "--memory", "-4G"),
+            (("--memory", "'0'"), "run", "m", "--memory", "0"),
+            (("--memory", "commas"), "plan", "m", "--memory", "1G,,2G"),
+            (("--io", "auto|io_uring|pread|buffered", "'fast'"), "run", "m", "--io", "fast"),
+            (("--ids", "'x,2'"), "run", "m", "--ids", "1,x,2"),
+            (("--ids", "'-1'"), "run", "m", "--ids", "-1"),
+            (("--ids", "'2147483648'"), "run", "m", "--ids", "2147483648"),
+            (("-p", "found nothing"), "run", "m", "-p"),
+            (("--json takes no value",), "run", "m", "--json=yes"),
+            (("--stop", "not empty"), "run", "m", "--stop", ""),
+            (("--faults", "alloc=N"), "run", "m", "--faults", "all=3"),
+            (("pack", "-o STORE"), "pack", "m"),
+            (("logits", "-o OUT.npy"), "logits", "m", "--ids", "1"),
+            (("expected bash", "'fish'"), "completion", "fish"),
+        ):
+            with self.subTest(arguments=arguments):
+                self.bad(2, words, *arguments)
+
+    def test_no_such_model(self):
+        for command in ("run", "plan", "inspect", "verify", "bench", "tokenize"):
+            with self.subTest(command=command):
+                extra = ("-p", "x") if command in ("run", "tokenize") else ()
+                self.bad(1, "/nowhere", command, "/nowhere/at/all", *extra)
+
+    def test_help_of_everything(self):
+        overview = self.good("--help").decode()
+        for command in COMMANDS:
+            self.assertIn(f"\n  {command} ", overview)
+            text = self.good(command, "--help").decode()
+            self.assertEqual(text, self.good("help", command).decode())
+            self.assertTrue(text.startswith(f"lamina {command}: "))
+            self.assertLessEqual(max(map(len, text.splitlines())), 92)
+        self.assertRegex(self.good("--version").decode(), r"\Alamina \d+\.\d+\.\d+\n\Z")
+
+    def test_manual_and_completion_name_every_option(self):
+        manual = self.good("--man").decode()
+        completion = self.good("completion", "bash").decode()
+        for command in COMMANDS:
+            for option in re.findall(r"--[a-z-]+(?=[ \n])", self.good("help", command).decode()):
+                if option in ("--help",):
+                    continue
+                self.assertIn(option.replace("-", "\\-"), manual)
+                self.assertIn(option, completion)
+        if shutil.which("groff"):
+            p = subprocess.run(["groff", "-man", "-Tutf8", "-ww"], input=manual.encode(), capture_output=True)
+            self.assertEqual(p.stderr, b"")
+        if shutil.which("bash"):
+            script = completion + "\nCOMP_WORDS=(lamina run --temp); COMP_CWORD=2; _lamina; echo ${COMPREPLY[@]}"
+            p = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+            self.assertEqual((p.stdout, p.stderr), ("--temperature\n", ""))
+
+
+class WithModel(Case):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.mkdtemp(prefix="lamina-cli-")
+        cls.model = os.path.join(cls.folder, "model")
+        cls.weights = tiny_model.write(cls.model)
+        cls.mute = os.path.join(cls.folder, "mute")
+        tiny_model.write(cls.mute, with_tokenizer=False)
+        cls.ids = "5,6,7,200,9,261,40,41,3"
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.folder)
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def logits(self, *more, model=None, ids=None):
+        out = self.path("out.npy")
+        self.good("logits", model or self.model, "--ids", ids or self.ids, "-o", out, "--memory", MEMORY, *more)
+        return npy(out)
+
+
+class Describing(WithModel):
+    def test_inspect(self):
+        told = json.loads(self.good("inspect", self.model, "--json"))
+        self.assertEqual((told["family"], told["layers"], told["vocab"]), ("llama", 3, 272))
+        self.assertEqual(told["eos_tokens"], [257])
+        names = {t["name"]: t for t in told["tensors"]}
+        self.assertEqual(set(names), {name for name, _ in tiny_model.tensors(tiny_model.CONFIG)})
+        q = names["model.layers.1.self_attn.q_proj.weight"]
+        self.assertEqual((q["role"], q["layer"], q["dtype"], q["shape"], q["bytes"]),
+                         ("q", 1, "bf16", [96, 96], 2 * 96 * 96))
+        text = self.good("inspect", self.model).decode()
+        for name in names:
+            self.assertIn(name, text)
+        for axis, value in told["axes"].items():
+            self.assertRegex(text, rf"(?m)^{re.escape(axis)} +{re.escape(value)}$")
+        self.assertNotIn("q_proj", self.good("inspect", self.model, "--brief").decode())
+        self.assertNotIn("family", self.good("inspect", self.model, "--tensors").decode())
+
+    def test_plan_terms_add_up(self):
+        plan = json.loads(self.good("plan", self.model, "--memory", "64M", "--json", "--disk", "1G"))
+        parts = sum(plan[k] for k in ("process_bytes", "vector_bytes", "kv_bytes", "activation_bytes", "ring_bytes",
+                                      "pinned_bytes"))
+        self.assertLessEqual(plan["predicted_peak_bytes"], plan["budget_bytes"])
+        self.assertLessEqual(abs(parts - plan["predicted_peak_bytes"]), 0.05 * plan["predicted_peak_bytes"])
+        self.assertEqual(plan["budget_bytes"], 64 << 20)
+        self.assertLessEqual(plan["minimum_bytes"], 64 << 20)
+        self.assertEqual(plan["device_bytes_per_s"], 2.0**30)
+
+    def test_plan_of_a_configuration_alone(self):
+        config = self.path("config.json")
+        shutil.copy(os.path.join(self.model, "config.json"), config)
+        for path in (config, self.model):
+            ladder = json.loads(self.good("plan", path, "--json", "--disk", "1G"))["plans"]
+            self.assertGreaterEqual(len(ladder), 2)
+            reads = [p["streamed_bytes_per_pass"] for p in ladder]
+            self.assertEqual(reads, sorted(reads, reverse=True))
+            self.assertEqual(reads[-1], 0)
+        table = self.good("plan", config, "--memory", "64M,128M").decode()
+        self.assertIn("64.0 MiB", table)
+        self.bad(1, "weights", "run", config, "--ids", "1")
+
+    def test_too_small_a_budget_names_the_least(self):
+        told = json.loads(lamina("plan", self.model, "--memory", "1M", "--json")[1])
+        self.assertGreater(told["minimum_bytes"], 1 << 20)
+        for command in (("run", "--ids", "1"), ("plan",), ("bench",)):
+            self.bad(1, "1", command[0], self.model, *command[1:], "--memory", "1M")
+
+    def test_the_least_budget_works(self):
+        told = json.loads(self.good("plan", self.model, "--memory", "64M", "--context", "24", "--json"))
+        least = told["minimum_bytes"]
+        out = json.loads(self.good("run", self.model, "--ids", "1,2,3", "-n", "8", "--context", "24", "--json",
+                                   "--memory", f"{least + (256 << 10)}", "--ignore-eos"))
+        self.assertLessEqual(out["peak_rss_bytes"], out["budget_bytes"])
+
+
+class Computing(WithModel):
+    def test_logits_do_not_depend_on_how(self):
+        rows, reference = self.logits()
+        self.assertEqual((len(rows), len(rows[0])), (9, 272))
+        self.assertTrue(all(math.isfinite(x) for row in rows for x in row))
+        for more in (("--rows", "1"), ("--rows", "4"), ("--threads", "1"), ("--threads", "3"), ("--io", "pread"),
+                     ("--io", "buffered"), ("--isa", "scalar"), ("--ring", "128K"), ("--faults", "short=3")):
+            with self.subTest(more=more):
+                self.assertEqual(self.logits(*more)[1], reference)
+        self.assertEqual(self.logits("--last")[1], reference[-4 * 272:])
+        self.assertEqual(self.logits(ids="5,6,7")[1], reference[:3 * 4 * 272])
+        self.assertEqual([f for f in os.listdir(self.folder) if ".part" in f], [])
+
+    def test_greedy_run_follows_the_logits(self):
+        out = json.loads(self.good("run", self.model, "--ids", "5,6,7", "-n", "6", "--json", "--ignore-eos",
+                                   "--memory", MEMORY))
+        self.assertEqual((len(out["ids"]), out["finish_reason"]), (6, "length"))
+        given = [5, 6, 7] + out["ids"][:-1]
+        rows, _ = self.logits(ids=",".join(map(str, given)))
+        self.assertEqual([row.index(max(row)) for row in rows[2:]], out["ids"])
+        for name in ("decode_tokens_per_s", "prefill_tokens_per_s", "bytes_read", "seconds", "stall_seconds",
+                     "compute_seconds", "peak_rss_bytes", "budget_bytes", "minimum_bytes", "pinned_bytes",
+                     "streamed_bytes_per_pass", "device_bytes_per_s", "stream_efficiency"):
+            self.assertIn(name, out)
+        self.assertLessEqual(out["peak_rss_bytes"], out["budget_bytes"])
+
+    def sampled(self, *more):
+        return json.loads(self.good("run", self.model, "-p", "and the", "-n", "40", "--temperature", "1.5", "--json",
+                                    "--ignore-eos", "--memory", MEMORY, *more))
+
+    def test_seeds(self):
+        first = self.sampled("--seed", "7")
+        self.assertEqual(first["ids"], self.sampled("--seed", "7")["ids"])
+        self.assertEqual(first["ids"], self.sampled("--seed", "7", "--threads", "1", "--rows", "1")["ids"])
+        self.assertNotEqual(first["ids"], self.sampled("--seed", "8")["ids"])
+        self.assertEqual(self.sampled("--top-k", "1", "--seed", "3")["ids"],
+                         self.sampled("--temperature", "0", "--seed", "4")["ids"])
+
+    def test_streamed_text_is_the_text(self):
+        told = self.sampled("--seed", "7")
+        streamed = self.good("run", self.model, "-p", "and the", "-n", "40", "--temperature", "1.5", "--seed", "7",
+                             "--ignore-eos", "--memory", MEMORY)
+        self.assertEqual(streamed.decode(), told["text"])
+
+    def test_stop_strings_span_tokens(self):
+        text = self.sampled("--seed", "7")["text"]
+        for begin in (1, 5, 11):
+            for length in (1, 2, 5):
+                stop = text[begin:begin + length]
+                if not stop or "\0" in stop:  # an argument cannot hold it
+                    continue
+                with self.subTest(stop=stop):
+                    cut = self.sampled("--seed", "7", "--stop", stop)
+                    self.assertEqual((cut["text"], cut["finish_reason"]), (text[:text.index(stop)], "stop"))
+                    streamed = self.good("run", self.model, "-p", "and the", "-n", "40", "--temperature", "1.5",
+                                         "--seed", "7", "--ignore-eos", "--memory", MEMORY, "--stop", stop)
+                    self.assertEqual(streamed.decode(), cut["text"])
+        almost = text[20:24].split("\0")[0] + "\x01never"
+        self.assertEqual(self.sampled("--seed", "7", "--stop", almost)["text"], text)
+
+    def test_without_a_tokenizer(self):
+        out = self.good("run", self.mute, "--ids", "1,2,3", "-n", "4", "--ignore-eos", "--memory", MEMORY)
+        self.assertRegex(out.decode(), r"\A\d+( \d+){3}\Z")
+        self.bad(1, "--ids", "run", self.mute, "-p", "text", "--memory", MEMORY)
+        self.bad(2, "272", "run", self.mute, "--ids", "272", "--memory", MEMORY)
+        self.assertEqual(self.logits(model=self.mute)[1], self.logits()[1])
+
+    def test_perplexity(self):
+        text = b"the and in the land and then the thin hand in the sand " * 3
+        path = self.path("text.txt")
+        with open(path, "wb") as f:
+            f.write(text)
+        ids = [int(x) for x in self.good("tokenize", self.model, "-f", path).split(b",")]
+        told = json.loads(self.good("eval", self.model, path, "--context", "32", "--stride", "12", "--json",
+                                    "--memory", MEMORY))
+        total, n, done = 0.0, 0, 0
+        for begin in range(0, len(ids), 12):
+            end = min(begin + 32, len(ids))
+            rows, _ = self.logits(ids=",".join(map(str, ids[begin:end])))
+            for at in range(max(done, begin + 1), end):
+                row = rows[at - begin - 1]
+                top = max(row)
+                total += math.log(sum(math.exp(x - top) for x in row)) + top - row[ids[at]]
+                n += 1
+            done = end
+            if end == len(ids):
+                break
+        self.assertEqual((told["scored_tokens"], told["tokens"]), (n, len(ids)))
+        self.assertEqual(n, len(ids) - 1)
+        self.assertAlmostEqual(told["nll"], total / n, delta=1e-9 * total)
+        self.assertAlmostEqual(told["perplexity"], math.exp(total / n), delta=1e-8 * math.exp(total / n))
+
+    def test_bench(self):
+        told = json.loads(self.good("bench", self.mute, "--seconds", "0.05", "--rounds", "2", "--prompt-tokens", "32",
+                                    "--memory", MEMORY, "--json"))
+        self.assertGreater(told["decode_tokens_per_s"], 0)
+        self.assertGreater(told["prefill_tokens_per_s"], 0)
+        self.assertIn(told["token_seconds"]["binding"], ("disk", "arithmetic", "memory"))
+        text = self.good("bench", self.mute, "--seconds", "0.05", "--rounds", "1", "--memory", MEMORY).decode()
+        self.assertIn("<- binds", text)
+
+    def test_trace(self):
+        path = self.path("trace.json")
+        self.good("run", self.model, "--ids", "1,2", "-n", "2", "--memory", MEMORY, "--trace", path)
+        with open(path) as f:
+            self.assertGreater(len(json.load(f)), 0)
+
+
+class Texts(WithModel):
+    def test_round_trip(self):
+        texts = ["", "the", "in the sand", "é€😀", "a\nb\tc", "nul\0inside", "  spaces  ", "<s>"]
+        lines = "".join(json.dumps(t) + "\n" for t in texts).encode()
+        ids = self.good("tokenize", self.model, "--jsonl", "--plain", stdin=lines)
+        self.assertEqual(len(ids.splitlines()), len(texts))
+        back = self.good("detokenize", self.model, "--jsonl", stdin=ids)
+        self.assertEqual([json.loads(line) for line in back.splitlines()], texts)
+
+    def test_one_text(self):
+        self.assertEqual(self.good("tokenize", self.model, "-p", "in the"), b"261,260\n")
+        self.assertEqual(self.good("tokenize", self.model, stdin=b"in the"), b"261,260\n")
+        self.assertEqual(self.good("detokenize", self.model, "--ids", "261,260"), b"in the")
+        self.assertEqual(self.good("detokenize", self.model, stdin=b"[261, 260]\n"), b"in the")
+        self.assertEqual(self.good("tokenize", self.model, "-p", "<s>"), b"256\n")
+        self.assertEqual(self.good("detokenize", self.model, "--ids", "256,97", "--special"), b"<s>a")
+        self.assertEqual(self.good("detokenize", self.model, "--ids", "256,97"), b"a")
+        self.assertEqual(json.loads(self.good("tokenize", self.model, "-p", "in", "--json"))["ids"], [261])
+
+    def test_wrong_lines_are_named(self):
+        self.bad(1, "line 2", "tokenize", self.model, "--jsonl", stdin=b'"a"\n5\n')
+        self.bad(1, "line 1", "tokenize", self.model, "--jsonl", stdin=b'"a\n')
+        self.bad(1, "line 1", "detokenize", self.model, "--jsonl", stdin=b'["a"]\n')
+        self.bad(1, "'x", "detokenize", self.model, stdin=b"1 2 x")
+
+
+class Stores(WithModel):
+    def test_pack_verify_run(self):
+        store = self.path("store")
+        told = json.loads(self.good("pack", self.model, "-o", store, "--json"))
+        self.assertGreaterEqual(told["bytes_written"], self.weights)
+        again = json.loads(self.good("pack", self.model, "-o", store, "--json"))
+        self.assertEqual(again["bytes_written"], 0)
+        self.assertIn("whole", self.good("verify", store).decode())
+        self.assertEqual(self.logits(model=store)[1], self.logits()[1])
+        layers = os.path.join(store, "layers")
+        victim = os.path.join(layers, sorted(os.listdir(layers))[1])
+        with open(victim, "r+b") as f:
+            f.seek(-100, os.SEEK_END)
+            byte = f.read(1)
+            f.seek(-100, os.SEEK_END)
+            f.write(bytes([byte[0] ^ 1]))
+        self.bad(1, os.path.basename(victim), "verify", store)
+
+    def test_delete_original(self):
+        source, store = self.path("doomed"), self.path("doomed.store")
+        tiny_model.write(source)
+        reference = self.logits(model=source)[1]
+        self.good("pack", source, "-o", store, "--delete-original")
+        self.assertFalse(os.path.exists(os.path.join(source, "model.safetensors")))
+        self.assertEqual(self.logits(model=store)[1], reference)
+
+
+class Ending(WithModel):
+    def start(self, *arguments, **more):
+        return subprocess.Popen([LAMINA, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+
+    def test_interrupt_ends_with_statistics(self):
+        p = self.start("run", self.model, "-p", "and", "-n", "400", "--ignore-eos", "--json", "--memory", MEMORY,
+                       "--faults", "delay=1000", "--threads", "1")
+        time.sleep(1.0)
+        p.send_signal(signal.SIGINT)
+        out, err = p.communicate(timeout=30)
+        if p.returncode == 0:
+            self.skipTest("the run was over before the signal came")
+        self.assertEqual(p.returncode, 1, err)
+        self.assertEqual(json.loads(out)["finish_reason"], "interrupted")
+
+    def test_a_closed_pipe_ends_quietly(self):
+        p = self.start("run", self.model, "-p", "and", "-n", "400", "--ignore-eos", "--memory", MEMORY)
+        p.stdout.read(1)
+        p.stdout.close()
+        self.assertEqual(p.wait(timeout=60), 0)
+        self.assertEqual(p.stderr.read(), b"")
+        p.stderr.close()
+
+    def test_a_full_disk_is_an_error(self):
+        if not os.path.exists("/dev/full"):
+            self.skipTest("no /dev/full")
+        with open("/dev/full", "wb") as full:
+            p = subprocess.run([LAMINA, "tokenize", self.model, "-p", "x"], stdout=full, stderr=subprocess.PIPE)
+        self.assertEqual(p.returncode, 1)
+        self.assertIn(b"No space left", p.stderr)
+
+    def failing(self, kind, step, *arguments):
+        """Fails the N-th, for N growing until nothing fails any more; every failure is clean. Returns the failures."""
+        n, failures = 1, 0
+        while n < 100000:
+            code, _, err = lamina(*arguments, "--faults", f"{kind}={n}")
+            self.assertIn(code, (0, 1), f"{arguments} {kind}={n}: {err}")
+            if code == 0:
+                return failures
+            self.assertRegex(err, r"\A(lamina: note: [^\n]+\n)*lamina: [^\n]+\n\Z", f"{arguments} {kind}={n}")
+            failures += 1
+            n = n + 1 if n < 12 else n + max(1, n // step)
+        self.fail("it never stopped failing")
+
+    def test_failing_allocations(self):
+        text = self.path("t.txt")
+        with open(text, "w") as f:
+            f.write("the sand and the land " * 4)
+        for arguments in (("run", self.model, "-p", "the", "-n", "2", "--memory", MEMORY),
+                          ("logits", self.model, "--ids", "1,2", "-o", self.path("f.npy"), "--memory", MEMORY),
+                          ("eval", self.model, text, "--memory", MEMORY),
+                          ("inspect", self.model), ("plan", self.model, "--memory", MEMORY, "--disk", "1G"),
+                          ("tokenize", self.model, "-p", "the land"), ("detokenize", self.model, "--ids", "97,98")):
+            with self.subTest(command=arguments[0]):
+                self.assertGreater(self.failing("alloc", 6, *arguments), 0)
+
+    def test_failing_reads(self):
+        self.assertGreater(self.failing("read", 3, "run", self.model, "--ids", "1,2", "-n", "2", "--memory", MEMORY), 0)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[1:]])
