@@ -9,11 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct test_state { int passed, failed, skipped; bool current_failed, current_skipped; } test_state;
+typedef struct test_state {
+    int passed, failed, skipped;
+    bool current_failed, current_skipped;
+} test_state;
 static test_state test_now;
 
-__attribute__((format(printf, 5, 6)))
-static inline bool test_check(bool ok, const char *file, int line, const char *condition, const char *format, ...)
+__attribute__((format(printf, 5, 6))) static inline bool test_check(bool ok, const char *file, int line,
+                                                                    const char *condition, const char *format, ...)
 {
     if (ok) return true;
     va_list args;
@@ -29,28 +32,31 @@ static inline bool test_check(bool ok, const char *file, int line, const char *c
 /* CHECK(condition) or CHECK(condition, "printf-style reason", ...) fails the running test, and goes on. */
 #define CHECK(...) (void)(TEST_PICK(__VA_ARGS__)(__VA_ARGS__))
 /* The same, and leaves the test function. */
-#define REQUIRE(...)                                                              \
-    do {                                                                          \
-        if (!TEST_PICK(__VA_ARGS__)(__VA_ARGS__)) return;                         \
+#define REQUIRE(...)                                                                                                   \
+    do {                                                                                                               \
+        if (!TEST_PICK(__VA_ARGS__)(__VA_ARGS__)) return;                                                              \
     } while (0)
 /* TEST_SAY with a reason, TEST_MUTE without: C11 has no empty variable arguments. Up to 11 of them. */
-#define TEST_PICK(...)                                                                                           \
-    TEST_13TH(__VA_ARGS__, TEST_SAY, TEST_SAY, TEST_SAY, TEST_SAY, TEST_SAY, TEST_SAY, TEST_SAY, TEST_SAY,       \
-              TEST_SAY, TEST_SAY, TEST_SAY, TEST_MUTE, 0)
+#define TEST_PICK(...)                                                                                                 \
+    TEST_13TH(__VA_ARGS__, TEST_SAY, TEST_SAY, TEST_SAY, TEST_SAY, TEST_SAY, TEST_SAY, TEST_SAY, TEST_SAY, TEST_SAY,   \
+              TEST_SAY, TEST_SAY, TEST_MUTE, 0)
 #define TEST_13TH(a, b, c, d, e, f, g, h, i, j, k, l, chosen, ...) chosen
-#define TEST_SAY(condition, ...) test_check((condition), __FILE__, __LINE__, #condition, __VA_ARGS__)
-#define TEST_MUTE(condition) test_check((condition), __FILE__, __LINE__, #condition, "%s", "")
+#define TEST_SAY(condition, ...)                                   test_check((condition), __FILE__, __LINE__, #condition, __VA_ARGS__)
+#define TEST_MUTE(condition)                                       test_check((condition), __FILE__, __LINE__, #condition, "%s", "")
 /* Leaves the test function; the test counts as skipped and says why. */
-#define SKIP(...)                                                                 \
-    do {                                                                          \
-        test_now.current_skipped = true;                                          \
-        printf("  skipped: ");                                                    \
-        printf(__VA_ARGS__);                                                      \
-        printf("\n");                                                             \
-        return;                                                                   \
+#define SKIP(...)                                                                                                      \
+    do {                                                                                                               \
+        test_now.current_skipped = true;                                                                               \
+        printf("  skipped: ");                                                                                         \
+        printf(__VA_ARGS__);                                                                                           \
+        printf("\n");                                                                                                  \
+        return;                                                                                                        \
     } while (0)
 
-typedef struct test_case { const char *name; void (*run)(void); } test_case;
+typedef struct test_case {
+    const char *name;
+    void (*run)(void);
+} test_case;
 
 static inline int test_main(int argc, char **argv, const test_case *cases, size_t n)
 {
@@ -61,21 +67,27 @@ static inline int test_main(int argc, char **argv, const test_case *cases, size_
         cases[i].run();
         const char *verdict = test_now.current_failed ? "FAILED" : test_now.current_skipped ? "skipped" : "ok";
         printf("%-8s %s\n", verdict, cases[i].name);
-        if (test_now.current_failed) test_now.failed++;
-        else if (test_now.current_skipped) test_now.skipped++;
-        else test_now.passed++;
+        if (test_now.current_failed)
+            test_now.failed++;
+        else if (test_now.current_skipped)
+            test_now.skipped++;
+        else
+            test_now.passed++;
     }
     printf("%d passed, %d failed, %d skipped\n", test_now.passed, test_now.failed, test_now.skipped);
     return test_now.failed ? 1 : 0;
 }
 
 /* TEST_MAIN(T(a), T(b)) runs static void functions a and b. */
-#define TEST_MAIN(...)                                                            \
-    int main(int argc, char **argv)                                               \
-    {                                                                             \
-        const test_case cases[] = {__VA_ARGS__};                                  \
-        return test_main(argc, argv, cases, sizeof cases / sizeof *cases);        \
+#define TEST_MAIN(...)                                                                                                 \
+    int main(int argc, char **argv)                                                                                    \
+    {                                                                                                                  \
+        const test_case cases[] = {__VA_ARGS__};                                                                       \
+        return test_main(argc, argv, cases, sizeof cases / sizeof *cases);                                             \
     }
-#define T(f) {#f, f}
+#define T(f)                                                                                                           \
+    {                                                                                                                  \
+#f, f                                                                                                          \
+    }
 
 #endif

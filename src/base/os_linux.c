@@ -103,7 +103,7 @@ static void *map_huge(size_t bytes)
     size_t over = (uintptr_t)p % HUGE_PAGE, front = over ? HUGE_PAGE - over : 0;
     if (front) munmap(p, front);
     p += front;
-    munmap(p + bytes, HUGE_PAGE - front);
+    if (front < HUGE_PAGE) munmap(p + bytes, HUGE_PAGE - front);
     madvise(p, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* where the system has none, ordinary pages do */
     return p;
 }

@@ -101,12 +101,18 @@ static size_t whole_pages(size_t bytes)
     return bytes > SIZE_MAX - page ? 0 : (bytes + page - 1) / page * page;
 }
 
+enum { ALIGN = 2 << 20, ALIGN_LEAST = 8 << 20 }; /* large ones begin where a large page can */
+
 void *os_pages(size_t bytes)
 {
-    size_t whole = whole_pages(bytes);
-    if (!whole) return NULL;
-    void *p = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
+    size_t whole = whole_pages(bytes), spare = whole >= ALIGN_LEAST ? ALIGN : 0;
+    if (!whole || whole > SIZE_MAX - spare) return NULL;
+    unsigned char *p = mmap(NULL, whole + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    size_t over = spare ? (uintptr_t)p % ALIGN : 0, front = over ? ALIGN - over : 0;
+    if (front) munmap(p, front);
+    if (spare > front) munmap(p + front + whole, spare - front);
+    return p + front;
 }
 
 void os_pages_free(void *p, size_t bytes)

@@ -181,6 +181,22 @@ static void folders(void)
     place_remove(&w);
 }
 
+#ifndef TEST_PORTABLE
+/* A limit on the address space (ulimit -v) bounds what is available. */
+static void address_space_limit(uint64_t left)
+{
+    struct rlimit before, low;
+    REQUIRE(getrlimit(RLIMIT_AS, &before) == 0);
+    low = before;
+    low.rlim_cur = 1 << 30;
+    if (left > low.rlim_cur && setrlimit(RLIMIT_AS, &low) == 0) {
+        uint64_t limited = os_available_memory();
+        setrlimit(RLIMIT_AS, &before);
+        CHECK(limited < low.rlim_cur, "%llu", (unsigned long long)limited);
+    }
+}
+#endif
+
 static void this_process(void)
 {
     uint64_t now = os_resident_bytes(), peak = os_peak_resident_bytes(), left = os_available_memory();
@@ -200,15 +216,9 @@ static void this_process(void)
     CHECK(os_resident_bytes() < now + bytes / 2);
 #endif
     CHECK(os_peak_resident_bytes() >= now + bytes - (1 << 20));
-    struct rlimit before, low;
-    REQUIRE(getrlimit(RLIMIT_AS, &before) == 0);
-    low = before;
-    low.rlim_cur = 1 << 30;
-    if (left > low.rlim_cur && setrlimit(RLIMIT_AS, &low) == 0) {
-        uint64_t limited = os_available_memory();
-        setrlimit(RLIMIT_AS, &before);
-        CHECK(limited < low.rlim_cur, "%llu", (unsigned long long)limited);
-    }
+#ifndef TEST_PORTABLE
+    address_space_limit(left);
+#endif
 }
 
 static void clock_and_text(void)
