@@ -22,6 +22,8 @@ typedef struct command {
 } command;
 
 extern const command commands[CMD_COUNT];
+bool find_command(const char *name, command_id *id);
+int unknown_command(const char *name); /* prints, with the nearest name; EXIT_USAGE */
 
 int run_command(const options *o);
 int pack_command(const options *o);

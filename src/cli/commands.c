@@ -1,0 +1,116 @@
+/* Owns: the table of commands.
+ *
+ * Promises: a command is a name in command_id, a row here, and its function; dispatch, help, the manual page and
+ * completion follow. */
+#include "cli.h"
+
+#include <string.h>
+
+/* clang-format off */
+const command commands[CMD_COUNT] = {
+    [CMD_RUN] = {"run", "MODEL", "generate text",
+        "The prompt (-p, -f or --ids, one of them) is fed as it stands, after the BOS\n"
+        "token where the tokenizer's own rules add one. The text goes to standard output\n"
+        "as it comes, with nothing added (on a terminal: a line break at the end).\n"
+        "Decoding is greedy unless --temperature is given. Without a tokenizer, --ids\n"
+        "gives the prompt and ids come out, separated by spaces.\n"
+        "\n"
+        "Ctrl-C ends the run after the layer at hand, with its statistics and exit code\n"
+        "1; a second one ends it at once. With --json the object has text, ids (all that\n"
+        "were generated, an end token included) and finish_reason: stop, length or\n"
+        "interrupted.",
+        run_command},
+    [CMD_PACK] = {"pack", "MODEL", "split a checkpoint into a store: one file per layer, checksummed",
+        "The store is a folder that is read at the disk's speed and verified at any time.\n"
+        "An interrupted run is resumed by the same command and does nothing twice. The\n"
+        "original stays unless --delete-original is given.",
+        pack_command},
+    [CMD_PLAN] = {"plan", "MODEL", "what a memory budget buys",
+        "Every term of the plan: what is resident, what each pass reads, and the predicted\n"
+        "time of a token. MODEL may be a config.json alone, so that a model can be weighed\n"
+        "before it is fetched; --disk then says how fast the device would be.\n"
+        "Without --memory a ladder of budgets is shown, from the least that works to the\n"
+        "one that keeps everything resident.",
+        plan_command},
+    [CMD_INSPECT] = {"inspect", "MODEL", "architecture, sizes, tensors",
+        "The family whose row was chosen, the value of every axis, and every tensor with\n"
+        "its role, type, shape, file, offset and bytes.",
+        inspect_command},
+    [CMD_VERIFY] = {"verify", "STORE", "read a store back against its checksums",
+        "Names the first file that is wrong and ends with exit code 1, or says how much was\n"
+        "read.",
+        verify_command},
+    [CMD_LOGITS] = {"logits", "MODEL", "exact logits to a file",
+        "Feeds --ids, -p or -f and writes the logits after each token as a NumPy array,\n"
+        "float32 [tokens, vocab]. The file appears under its name only when it is whole.",
+        logits_command},
+    [CMD_TOKENIZE] = {"tokenize", "MODEL", "text to ids",
+        "From -p, -f or standard input. Ids come out separated by commas, as --ids takes\n"
+        "them.",
+        tokenize_command},
+    [CMD_DETOKENIZE] = {"detokenize", "MODEL", "ids to text",
+        "From --ids, -f or standard input. The text comes out with nothing added (on a\n"
+        "terminal: a line break at the end).",
+        detokenize_command},
+    [CMD_EVAL] = {"eval", "MODEL FILE", "perplexity over a text file",
+        "Windows of --context tokens move by --stride; each token after the first is scored\n"
+        "once, with at least context - stride tokens before it except at the beginning.\n"
+        "Prints the mean negative log-likelihood (nats), the perplexity, and their standard\n"
+        "errors.",
+        eval_command},
+    [CMD_BENCH] = {"bench", "MODEL", "what the device can do, what the stream does, and which term binds",
+        "Alternates between reading the model's own files with nothing computed and\n"
+        "decoding, and takes medians. Then every term of a pass: disk, arithmetic, memory\n"
+        "traffic, beside the time measured. Tokens are random; no tokenizer is needed.",
+        bench_command},
+    [CMD_COMPLETION] = {"completion", "[bash]", "print the completion script of a shell",
+        "To use it now: source <(lamina completion bash)",
+        completion_command},
+    [CMD_HELP] = {"help", "[COMMAND]", "explain a command",
+        "Without a command: list them.",
+        help_command},
+};
+/* clang-format on */
+
+static const char *command_at(const void *user, size_t i)
+{
+    (void)user;
+    return commands[i].name;
+}
+
+bool find_command(const char *name, command_id *id)
+{
+    for (int c = 0; c < CMD_COUNT; c++) {
+        if (strcmp(commands[c].name, name)) continue;
+        *id = (command_id)c;
+        return true;
+    }
+    return false;
+}
+
+int unknown_command(const char *name)
+{
+    const char *near = nearest_word(name, command_at, NULL, CMD_COUNT);
+    if (near) return fail_usage("no command '%.64s'; did you mean '%s'?", name, near);
+    return fail_usage("no command '%.64s'; 'lamina --help' lists them", name);
+}
+
+int help_command(const options *o)
+{
+    command_id id;
+    if (!o->n_operands) {
+        print_overview(stdout);
+    } else {
+        if (!find_command(o->operands[0], &id)) return unknown_command(o->operands[0]);
+        print_command_help(stdout, id);
+    }
+    return finish_stdout();
+}
+
+int completion_command(const options *o)
+{
+    if (o->n_operands && strcmp(o->operands[0], "bash"))
+        return fail_usage("completion: expected bash, found '%.64s'", o->operands[0]);
+    print_completion(stdout);
+    return finish_stdout();
+}
