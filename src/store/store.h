@@ -8,11 +8,13 @@
 #include "format/tokenizer.h"
 #include "model/model.h"
 
-typedef struct store_job {          /* shared by packing and verifying */
+typedef struct store_job { /* shared by packing and verifying */
     memory *m;
-    lamina_progress_fn progress; void *progress_user; /* NULL: none */
-    const atomic_bool *cancel;      /* NULL: none */
-    void (*step)(void *user); void *step_user; /* tests: before each write, sync, rename and removal, from any thread */
+    lamina_progress_fn progress;
+    void *progress_user;       /* NULL: none */
+    const atomic_bool *cancel; /* NULL: none */
+    void (*step)(void *user);
+    void *step_user; /* tests: before each write, sync, rename and removal, from any thread */
 } store_job;
 
 bool store_is(const char *path);         /* a folder that holds a manifest or the beginnings of one */
@@ -21,9 +23,8 @@ bool store_incomplete(const char *path); /* begun and not finished: store_open()
 lamina_status store_open(memory *m, const char *path, bool with_tokenizer, checkpoint **out, tokenizer **tok,
                          lamina_error *err);
 /* Writes model `from` (bound to its checkpoint), tok may be NULL. Resumes. */
-lamina_status store_pack(const model *from, const tokenizer *tok, const char *path,
-                         const lamina_pack_options *options, const store_job *job, lamina_pack_info *info,
-                         lamina_error *err);
+lamina_status store_pack(const model *from, const tokenizer *tok, const char *path, const lamina_pack_options *options,
+                         const store_job *job, lamina_pack_info *info, lamina_error *err);
 /* Finishes an interrupted packing from what the store itself recorded, when the model it came from opens no more
  * because some of its files have been deleted already (options->delete_original of the earlier run). source: the
  * model's path as given now; LAMINA_E_USAGE when the store was begun from another; NULL: not compared. */

@@ -1,0 +1,112 @@
+/* The image of a store: everything that its manifest says, in memory. Packing makes one from a model and writes what
+ * it says; opening and verifying read one back. A draft (pack.json) is an image that also knows where every byte
+ * comes from, so that an interrupted packing can be finished from it alone. */
+#ifndef LAMINA_STORE_IMAGE_H
+#define LAMINA_STORE_IMAGE_H
+
+#include "base/os.h"
+#include "base/os_files.h"
+#include "store/store.h"
+
+#define STORE_MANIFEST  "manifest.json"
+#define STORE_DRAFT     "pack.json"
+#define STORE_JOURNAL   "pack.journal"
+#define STORE_TOKENIZER "tokenizer.lamina"
+#define STORE_LAYERS    "layers"
+
+enum {
+    STORE_VERSION = 1,
+    STORE_ALIGN = 4096, /* tensor data of a layer file begin at a multiple of this */
+    STORE_MAX_FILES = 1 << 16,
+    STORE_MAX_TENSORS = 1 << 22,
+    STORE_MAX_NAME = 1024,
+    STORE_MAX_JSON = 256 << 20 /* bytes of a manifest */
+};
+
+/* Status of an allocation that failed with *err filled in. */
+#define NO_MEMORY(err) ((err) && (err)->status != LAMINA_OK ? (err)->status : LAMINA_E_MEMORY)
+
+typedef struct image_source { /* a file that bytes come from */
+    const char *name;
+    uint64_t bytes;
+    const char *path;    /* draft only: absolute */
+    int64_t modified_ns; /* draft only */
+} image_source;
+
+typedef struct image_file { /* a file of the store */
+    const char *name;       /* within the store */
+    uint64_t bytes;
+    uint64_t xxh3;         /* XXH3-64 of the whole file; 0 in a draft until written */
+    uint64_t header_bytes; /* before the first tensor; 0: not a layer file */
+    size_t first, n_tensors;
+    bool written, verified; /* while packing */
+} image_file;
+
+typedef struct image_tensor {
+    tensor t;        /* file: index into files; offset: in that file */
+    uint32_t source; /* draft only: where the bytes are */
+    uint64_t source_offset;
+} image_tensor;
+
+typedef struct image {
+    memory *m;
+    arena *strings;
+    const char *path; /* the store's folder */
+    const char *family;
+    tensor_dialect dialect;
+    const char *source_kind;     /* "huggingface", "gguf" or "store" */
+    const char *source_path;     /* draft only: absolute */
+    json_t *config, *generation; /* generation may be NULL */
+    uint32_t n_sources, n_files;
+    image_source *sources;
+    image_file *files; /* the tokenizer first, if there is one; then in the order of the pass */
+    size_t n_tensors;
+    image_tensor *tensors; /* in the order of files and offsets, without gaps */
+} image;
+
+lamina_status image_new(memory *m, const char *path, image **out, lamina_error *err);
+void image_free(image *im); /* NULL is allowed */
+
+/* The image that packing `from` into the folder `path` would give: units, order, sizes, offsets. tokenizer_bytes 0:
+ * none. Reads no weights. */
+lamina_status image_of_model(memory *m, const model *from, const char *path, uint64_t tokenizer_bytes,
+                             uint64_t tokenizer_xxh3, image **out, lamina_error *err);
+
+/* Text that grows. The first failure sticks: later calls do nothing. */
+typedef struct text {
+    memory *m;
+    char *data; /* NUL-terminated; mem_free() */
+    size_t bytes, capacity;
+    lamina_status status;
+    lamina_error *err;
+} text;
+__attribute__((format(printf, 2, 3))) void text_add(text *t, const char *format, ...);
+void text_quote(text *t, const char *s); /* as a JSON string */
+
+typedef enum image_form {
+    FORM_MANIFEST,
+    FORM_DRAFT,   /* with the sources' paths, times and offsets, without the layer files' checksums */
+    FORM_IDENTITY /* the draft without paths: equal texts, equal work */
+} image_form;
+/* The JSON text, its own checksum last. The same image gives the same bytes. */
+lamina_status image_render(const image *im, image_form form, text *out);
+/* Reads it back; everything in it is checked. form: manifest or draft. name is for errors. */
+lamina_status image_parse(memory *m, const char *path, const char *name, const char *data, size_t bytes,
+                          image_form form, image **out, lamina_error *err);
+/* path/name, read and parsed. *out NULL and LAMINA_OK: there is none. */
+lamina_status image_load(memory *m, const char *path, const char *name, image_form form, image **out,
+                         lamina_error *err);
+/* Header of layer file `file`: padded to a multiple of STORE_ALIGN. */
+lamina_status image_header(const image *im, uint32_t file, text *out);
+
+/* a/b; mem_free(). */
+char *store_join(memory *m, const char *a, const char *b, lamina_error *err);
+/* Writes a small file: temporary name, sync, rename. */
+lamina_status store_replace(memory *m, const char *folder, const char *name, const void *data, size_t bytes,
+                            const store_job *job, lamina_error *err);
+static inline void store_step(const store_job *job)
+{
+    if (job->step) job->step(job->step_user);
+}
+
+#endif

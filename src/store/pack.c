@@ -1,0 +1,461 @@
+/* Packing: from a model, or from an interrupted packing's own draft, to a whole store.
+ *
+ * Owns the order of events, which is what makes it safe to be killed at any byte:
+ *
+ *   1 tokenizer.lamina      2 pack.json (the draft)      3 pack.journal
+ *   4 layers: each to NAME.part, synced, renamed, recorded in the journal
+ *   5 with delete_original, as soon as all that came from a source is written: read back, recorded, source removed
+ *   6 manifest.json         7 pack.journal and pack.json removed
+ *
+ * A store without manifest is incomplete and known to be. Promises that the bytes of two models never mix: the draft
+ * names its sources by name, size and time of change and every tensor by its place in them, and a packing that would
+ * write another draft is refused. Promises that nothing is removed which is not twice on the disk at that moment. */
+#include <stdio.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "store/flow.h"
+#include "store/original.h"
+
+typedef struct packing {
+    const store_job *job;
+    const lamina_pack_options *options;
+    const char *path;
+    image *im;
+    journal j;
+    flow *f;
+    uint32_t *list;               /* [n_files] for one run of the flow */
+    uint32_t *last;               /* [n_sources] the last file that needs the source; UINT32_MAX: none */
+    uint64_t to_write, to_verify; /* bytes, for progress */
+    uint64_t reused;
+    bool draft_sound; /* the draft has been read back */
+    bool made_folder;
+} packing;
+
+lamina_status store_replace(memory *m, const char *folder, const char *name, const void *data, size_t bytes,
+                            const store_job *job, lamina_error *err)
+{
+    os_file file = {.fd = -1};
+    char *path = store_join(m, folder, name, err);
+    char *part = path ? mem_alloc(m, MEM_OTHER, strlen(path) + sizeof ".part", err) : NULL;
+    lamina_status status = part ? LAMINA_OK : NO_MEMORY(err);
+    if (status == LAMINA_OK) {
+        memcpy(part, path, strlen(path));
+        strcat(part, ".part");
+        store_step(job);
+        status = os_create(part, &file, err);
+    }
+    if (status == LAMINA_OK) {
+        store_step(job);
+        status = os_write_at(&file, part, 0, data, bytes, err);
+        store_step(job);
+        if (status == LAMINA_OK) status = os_sync(&file, part, err);
+        os_close(&file);
+        store_step(job);
+        if (status == LAMINA_OK) status = os_rename(part, path, err);
+        if (status != LAMINA_OK) (void)os_remove(part, NULL);
+    }
+    mem_free(m, part);
+    mem_free(m, path);
+    return status;
+}
+
+/* ---- where things stand --------------------------------------------------------------------------------------- */
+
+/* Nothing but what an interrupted packing leaves before its draft. */
+static lamina_status only_ours(void *user, const char *name, lamina_error *err)
+{
+    static const char *const ours[] = {STORE_LAYERS,  STORE_TOKENIZER,       STORE_TOKENIZER ".part",
+                                       STORE_JOURNAL, STORE_JOURNAL ".part", STORE_DRAFT ".part",
+                                       STORE_DRAFT,   STORE_MANIFEST ".part"};
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+        if (strcmp(name, ours[i]) == 0) return LAMINA_OK;
+    return error_set(err, LAMINA_E_USAGE, "%s: is not empty (it has \"%s\"): a store wants a folder of its own",
+                     (const char *)user, name);
+}
+
+/* Marks what the store already has. A recorded file whose size is wrong is written again. */
+static lamina_status survey(packing *p, lamina_error *err)
+{
+    image *im = p->im, *done = NULL;
+    TRY(image_load(im->m, p->path, STORE_MANIFEST, FORM_MANIFEST, &done, err));
+    for (uint32_t i = 0; done && i < im->n_files && i < done->n_files; i++) {
+        /* The manifest has been written: only cleaning up remained. */
+        if (strcmp(im->files[i].name, done->files[i].name) != 0 || im->files[i].bytes != done->files[i].bytes) break;
+        im->files[i].written = true;
+        im->files[i].xxh3 = done->files[i].xxh3;
+    }
+    image_free(done);
+    p->to_write = p->to_verify = p->reused = 0;
+    for (uint32_t i = 0; i < im->n_files; i++) {
+        image_file *f = &im->files[i];
+        bool exists;
+        os_identity id;
+        char *path = store_join(im->m, p->path, f->name, err);
+        if (!path) return NO_MEMORY(err);
+        lamina_status status = os_identify(path, true, &exists, &id, err);
+        mem_free(im->m, path);
+        TRY(status);
+        if (!f->n_tensors) f->written = true; /* the tokenizer precedes the draft */
+        if (f->written && (!exists || id.bytes != f->bytes)) {
+            if (!f->n_tensors) return error_set(err, LAMINA_E_CORRUPT, "%s/%s: missing or cut short", p->path, f->name);
+            f->written = f->verified = false;
+        }
+        if (!f->written)
+            p->to_write += f->bytes;
+        else
+            p->reused += f->n_tensors ? f->bytes : 0;
+        if (!f->verified) p->to_verify += f->bytes;
+    }
+    return LAMINA_OK;
+}
+
+/* Files that were under way when an earlier run ended: their space is wanted. */
+static lamina_status sweep(const packing *p, const image *im, lamina_error *err)
+{
+    for (uint32_t i = 0; i < im->n_files; i++) {
+        if (im->files[i].written) continue;
+        char name[256];
+        for (int part = 0; part < 2; part++) {
+            snprintf(name, sizeof name, "%s%s", im->files[i].name, part ? ".part" : "");
+            char *path = store_join(im->m, p->path, name, err);
+            if (!path) return NO_MEMORY(err);
+            lamina_status status = os_exists(path) ? os_remove(path, err) : LAMINA_OK;
+            mem_free(im->m, path);
+            TRY(status);
+        }
+    }
+    return LAMINA_OK;
+}
+
+/* What is still needed of the sources is there and is what it was. */
+static lamina_status check_sources(packing *p, lamina_error *err)
+{
+    const image *im = p->im;
+    for (uint32_t s = 0; s < im->n_sources; s++) {
+        bool there;
+        TRY(original_check(&im->sources[s], &there, err));
+        if (there) continue;
+        for (size_t i = 0; i < im->n_tensors; i++) {
+            const image_file *f = &im->files[im->tensors[i].t.file];
+            if (im->tensors[i].source == s && !f->written)
+                return error_set(err, LAMINA_E_IO, "%s: is gone, and %s, which needs it, is not yet written",
+                                 im->sources[s].path, f->name);
+        }
+    }
+    return LAMINA_OK;
+}
+
+/* Most bytes that the store and what is not yet deleted take more than now, at any moment. */
+static lamina_status check_space(packing *p, lamina_error *err)
+{
+    const image *im = p->im;
+    const int64_t slack = 1 << 20;
+    int64_t now = 0, peak = 0;
+    bool exists;
+    os_identity folder;
+    uint64_t free_bytes;
+    TRY(os_identify(p->path, true, &exists, &folder, err));
+    TRY(os_free_space(p->path, &free_bytes, err));
+    for (uint32_t i = 0; i < im->n_files; i++) {
+        if (!im->files[i].written) now += (int64_t)(im->files[i].bytes / 4096 * 4096) + 8192;
+        if (now > peak) peak = now;
+        for (uint32_t s = 0; p->options->delete_original && s < im->n_sources; s++) {
+            uint64_t gain;
+            if (p->last[s] != i) continue;
+            TRY(original_gain(p->job, &im->sources[s], folder.device, &gain, err));
+            now -= (int64_t)gain;
+        }
+    }
+    if (peak > 0 && (uint64_t)(peak + slack) > free_bytes)
+        return error_set(err, LAMINA_E_SPACE, "%s: packing needs %llu bytes of free disk, %llu are free", p->path,
+                         (unsigned long long)(peak + slack), (unsigned long long)free_bytes);
+    return LAMINA_OK;
+}
+
+/* ---- the work ------------------------------------------------------------------------------------------------- */
+
+static lamina_status move(packing *p, flow_mode mode, uint32_t from, uint32_t to, lamina_error *err)
+{
+    size_t n = 0;
+    for (uint32_t i = from; i < to; i++) {
+        const image_file *f = &p->im->files[i];
+        if (mode == FLOW_WRITE ? !f->written : f->written && !f->verified) p->list[n++] = i;
+    }
+    return flow_run(p->f, mode, p->list, n, mode == FLOW_WRITE ? p->to_write : p->to_verify, err);
+}
+
+/* Before the first removal: the draft, which holds the configuration, comes back from the disk as it was. */
+static lamina_status read_draft_back(packing *p, lamina_error *err)
+{
+    if (p->draft_sound) return LAMINA_OK;
+    os_file file;
+    char *path = store_join(p->im->m, p->path, STORE_DRAFT, err);
+    if (!path) return NO_MEMORY(err);
+    lamina_status status = os_open(path, OS_READ, &file, err);
+    mem_free(p->im->m, path);
+    TRY(status);
+    os_drop_cache(&file, 0, 0);
+    os_close(&file);
+    image *again;
+    TRY(image_load(p->im->m, p->path, STORE_DRAFT, FORM_DRAFT, &again, err));
+    p->draft_sound = again != NULL;
+    image_free(again);
+    return p->draft_sound ? LAMINA_OK : error_set(err, LAMINA_E_CORRUPT, "%s: its " STORE_DRAFT " is gone", p->path);
+}
+
+/* Removes the sources whose last reader is file `file`. */
+static lamina_status remove_originals(packing *p, uint32_t file, lamina_error *err)
+{
+    TRY(move(p, FLOW_CHECK, 0, file + 1, err));
+    TRY(read_draft_back(p, err));
+    for (uint32_t s = 0; s < p->im->n_sources; s++)
+        if (p->last[s] == file) TRY(original_remove(p->job, &p->im->sources[s], err));
+    return LAMINA_OK;
+}
+
+static lamina_status write_layers(packing *p, lamina_error *err)
+{
+    const image *im = p->im;
+    uint32_t from = 0;
+    for (uint32_t i = 0; p->options->delete_original && i < im->n_files; i++) {
+        bool ends = false;
+        for (uint32_t s = 0; s < im->n_sources; s++) ends = ends || p->last[s] == i;
+        if (!ends) continue;
+        TRY(move(p, FLOW_WRITE, from, i + 1, err));
+        TRY(check_sources(p, err)); /* nothing changed while it was read */
+        TRY(remove_originals(p, i, err));
+        from = i + 1;
+    }
+    TRY(move(p, FLOW_WRITE, from, im->n_files, err));
+    return check_sources(p, err);
+}
+
+static lamina_status drop(packing *p, const char *name, lamina_error *err)
+{
+    char *path = store_join(p->im->m, p->path, name, err);
+    if (!path) return NO_MEMORY(err);
+    store_step(p->job);
+    lamina_status status = os_remove(path, err);
+    mem_free(p->im->m, path);
+    return status;
+}
+
+static lamina_status put_text(packing *p, const char *name, image_form form, lamina_error *err)
+{
+    text t = {.m = p->im->m, .err = err};
+    lamina_status status = image_render(p->im, form, &t);
+    if (status == LAMINA_OK && t.bytes > STORE_MAX_JSON)
+        status = error_set(err, LAMINA_E_UNSUPPORTED, "%s: %s would have %zu bytes", p->path, name, t.bytes);
+    if (status == LAMINA_OK) { /* what could not be read back is not written */
+        image *again;
+        status = image_parse(p->im->m, p->path, name, t.data, t.bytes, form, &again, err);
+        image_free(again);
+    }
+    if (status == LAMINA_OK) status = store_replace(p->im->m, p->path, name, t.data, t.bytes, p->job, err);
+    mem_free(p->im->m, t.data);
+    return status;
+}
+
+static lamina_status identity(const image *im, uint64_t *sum, lamina_error *err)
+{
+    text t = {.m = im->m, .err = err};
+    lamina_status status = image_render(im, FORM_IDENTITY, &t);
+    if (status == LAMINA_OK) *sum = XXH3_64bits(t.data, t.bytes);
+    mem_free(im->m, t.data);
+    return status;
+}
+
+/* Steps 3 to 7: the draft stands. */
+static lamina_status finish_store(packing *p, uint64_t sum, lamina_error *err)
+{
+    image *im = p->im;
+    bool begun;
+    TRY(journal_open(&p->j, im, sum, p->job, &begun, err));
+    TRY(survey(p, err));
+    TRY(sweep(p, im, err));
+    TRY(check_sources(p, err));
+    TRY(check_space(p, err));
+    TRY(flow_new(p->job, p->options->memory, im, &p->j, &p->f, err));
+    TRY(write_layers(p, err));
+    TRY(put_text(p, STORE_MANIFEST, FORM_MANIFEST, err));
+    journal_close(&p->j);
+    TRY(drop(p, STORE_JOURNAL, err));
+    TRY(drop(p, STORE_DRAFT, err));
+    return os_sync_dir(p->path, err);
+}
+
+static lamina_status index_sources(packing *p, lamina_error *err)
+{
+    const image *im = p->im;
+    p->list = mem_array(im->m, MEM_OTHER, im->n_files, sizeof *p->list, err);
+    p->last = p->list ? mem_array(im->m, MEM_OTHER, im->n_sources, sizeof *p->last, err) : NULL;
+    if (!p->last) return NO_MEMORY(err);
+    for (uint32_t s = 0; s < im->n_sources; s++) p->last[s] = UINT32_MAX; /* what gave nothing is never removed */
+    for (size_t i = 0; i < im->n_tensors; i++) p->last[im->tensors[i].source] = im->tensors[i].t.file;
+    return LAMINA_OK;
+}
+
+/* ---- beginning ------------------------------------------------------------------------------------------------ */
+
+/* Has an earlier, different packing anything to show for itself? */
+static lamina_status refuse_other(const packing *p, image *old, uint64_t sum_old, lamina_error *err)
+{
+    journal j;
+    bool begun;
+    TRY(journal_open(&j, old, sum_old, p->job, &begun, err));
+    journal_close(&j);
+    if (!begun) return sweep(p, old, err);
+    return error_set(err, LAMINA_E_USAGE,
+                     "%s: holds an unfinished store of another model or of other files (%s): finish that, or remove it",
+                     p->path, old->source_path);
+}
+
+/* The draft of an earlier run, if any, is of the same work. *same: it stands and names the sources where they are. */
+static lamina_status compare_draft(packing *p, uint64_t sum, bool *same, bool *resumed, lamina_error *err)
+{
+    image *old;
+    *same = *resumed = false;
+    TRY(image_load(p->im->m, p->path, STORE_DRAFT, FORM_DRAFT, &old, err));
+    if (!old) return LAMINA_OK;
+    uint64_t sum_old = 0;
+    lamina_status status = identity(old, &sum_old, err);
+    if (status == LAMINA_OK && sum_old != sum) {
+        status = refuse_other(p, old, sum_old, err);
+    } else if (status == LAMINA_OK) {
+        *resumed = *same = true;
+        for (uint32_t i = 0; i < old->n_sources; i++)
+            if (strcmp(old->sources[i].path, p->im->sources[i].path) != 0) *same = false; /* moved */
+    }
+    image_free(old);
+    return status;
+}
+
+static lamina_status prepare_folder(packing *p, lamina_error *err)
+{
+    bool exists;
+    os_identity id;
+    TRY(os_identify(p->path, true, &exists, &id, err));
+    if (exists && !id.is_dir) return error_set(err, LAMINA_E_USAGE, "%s: is not a folder", p->path);
+    if (!exists) {
+        TRY(os_make_dir(p->path, err));
+        p->made_folder = true;
+    }
+    char *manifest = store_join(p->job->m, p->path, STORE_MANIFEST, err);
+    char *draft = store_join(p->job->m, p->path, STORE_DRAFT, err);
+    lamina_status status = LAMINA_OK;
+    if (!manifest || !draft)
+        status = NO_MEMORY(err);
+    else if (!os_exists(draft)) {
+        if (os_exists(manifest))
+            status = error_set(err, LAMINA_E_USAGE,
+                               "%s: holds a whole store already: remove it, or choose another name", p->path);
+        else
+            status = os_list_dir(p->path, only_ours, (void *)p->path, err);
+    }
+    mem_free(p->job->m, manifest);
+    mem_free(p->job->m, draft);
+    return status;
+}
+
+static lamina_status sync_parent(packing *p, lamina_error *err)
+{
+    char *absolute;
+    TRY(os_absolute(p->job->m, p->path, false, &absolute, err));
+    char *slash = strrchr(absolute, '/');
+    if (slash) slash[slash == absolute] = 0;
+    lamina_status status = os_sync_dir(absolute, err);
+    mem_free(p->job->m, absolute);
+    return status;
+}
+
+static lamina_status begin(packing *p, const void *tok, size_t tok_bytes, uint64_t *sum, lamina_error *err)
+{
+    bool same, resumed;
+    TRY(identity(p->im, sum, err));
+    TRY(compare_draft(p, *sum, &same, &resumed, err));
+    if (!resumed) TRY(check_space(p, err)); /* before the first byte */
+    char *layers = store_join(p->job->m, p->path, STORE_LAYERS, err);
+    if (!layers) return NO_MEMORY(err);
+    store_step(p->job);
+    lamina_status status = os_make_dir(layers, err);
+    mem_free(p->job->m, layers);
+    TRY(status);
+    TRY(sync_parent(p, err));
+    if (tok) TRY(store_replace(p->job->m, p->path, STORE_TOKENIZER, tok, tok_bytes, p->job, err));
+    p->made_folder = false;
+    return same ? LAMINA_OK : put_text(p, STORE_DRAFT, FORM_DRAFT, err);
+}
+
+static void end(packing *p, lamina_pack_info *info, double began)
+{
+    if (info && p->im) {
+        *info = (lamina_pack_info){
+            .bytes_written = p->f ? flow_bytes(p->f, FLOW_WRITE) : 0,
+            .bytes_reused = p->reused,
+            .files = p->im->n_files,
+            .seconds = os_seconds() - began,
+        };
+    }
+    journal_close(&p->j);
+    flow_free(p->f);
+    mem_free(p->job->m, p->list);
+    mem_free(p->job->m, p->last);
+    image_free(p->im);
+    if (p->made_folder) (void)os_remove(p->path, NULL); /* nothing was begun: removes only an empty folder */
+}
+
+static lamina_status pack_model(packing *p, const model *from, const void *tok, size_t tok_bytes, lamina_error *err)
+{
+    uint64_t sum;
+    TRY(prepare_folder(p, err));
+    TRY(image_of_model(p->job->m, from, p->path, tok_bytes, tok ? XXH3_64bits(tok, tok_bytes) : 0, &p->im, err));
+    TRY(index_sources(p, err));
+    TRY(begin(p, tok, tok_bytes, &sum, err));
+    return finish_store(p, sum, err);
+}
+
+lamina_status store_pack(const model *from, const tokenizer *tok, const char *path, const lamina_pack_options *options,
+                         const store_job *job, lamina_pack_info *info, lamina_error *err)
+{
+    static const lamina_pack_options none = {0};
+    packing p = {.job = job, .options = options ? options : &none, .path = path};
+    double began = os_seconds();
+    void *data = NULL;
+    size_t bytes = 0;
+    lamina_status status = tok ? tokenizer_save(job->m, tok, &data, &bytes, err) : LAMINA_OK;
+    if (status == LAMINA_OK) status = pack_model(&p, from, data, bytes, err);
+    end(&p, info, began);
+    mem_free(job->m, data);
+    return status;
+}
+
+static lamina_status resume(packing *p, const char *source, lamina_error *err)
+{
+    uint64_t sum;
+    TRY(image_load(p->job->m, p->path, STORE_DRAFT, FORM_DRAFT, &p->im, err));
+    if (!p->im) return error_set(err, LAMINA_E_USAGE, "%s: holds no unfinished store", p->path);
+    if (source) {
+        char *absolute;
+        TRY(os_absolute(p->job->m, source, true, &absolute, err));
+        bool same = strcmp(absolute, p->im->source_path) == 0;
+        mem_free(p->job->m, absolute);
+        if (!same)
+            return error_set(err, LAMINA_E_USAGE, "%s: holds an unfinished store of %s, not of %s", p->path,
+                             p->im->source_path, source);
+    }
+    TRY(index_sources(p, err));
+    TRY(identity(p->im, &sum, err));
+    return finish_store(p, sum, err);
+}
+
+lamina_status store_pack_resume(const char *path, const char *source, const lamina_pack_options *options,
+                                const store_job *job, lamina_pack_info *info, lamina_error *err)
+{
+    static const lamina_pack_options none = {0};
+    packing p = {.job = job, .options = options ? options : &none, .path = path};
+    double began = os_seconds();
+    lamina_status status = resume(&p, source, err);
+    end(&p, info, began);
+    return status;
+}
