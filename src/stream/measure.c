@@ -59,17 +59,19 @@ lamina_status ring_rate(stream *s, uint64_t chunk_bytes, const part *parts, size
         submit(s, &w, &s->slots[i]);
     }
     reader_flush(s->reader);
-    double begin = 0, last = 0;
+    /* The first arrivals are the fruit of a queue that was filled all at once: the clock starts after them. */
+    uint64_t arrived = 0;
+    double begin = 0, last = 0, give_up = os_seconds() + 2 * seconds + 1;
     read_request *q;
     while ((q = reader_wait(s->reader, true))) {
         flight *f = q->user;
         double now = os_seconds();
         if (q->error && status == LAMINA_OK) status = ring_error(s, f, err);
-        if (begin == 0)
-            begin = now; /* the clock starts with the first arrival, whose bytes are not counted */
-        else if (now - begin <= seconds)
+        if (++arrived == depth)
+            begin = now;
+        else if (begin > 0 && now - begin <= seconds)
             bytes += q->bytes, last = now;
-        if (status != LAMINA_OK || now - begin >= seconds) continue;
+        if (status != LAMINA_OK || now >= give_up || (begin > 0 && now - begin >= seconds)) continue;
         submit(s, &w, f);
         reader_flush(s->reader);
     }

@@ -17,7 +17,7 @@ typedef struct model {
     const char *paths[MODEL_FILES];
     uint64_t file_bytes[MODEL_FILES];
     stream_matrix matrices[MODEL_MATRICES];
-    char names[MODEL_MATRICES][16];
+    char names[MODEL_MATRICES][32];
     size_t n, tail;
     uint32_t n_files;
 } model;
@@ -67,10 +67,12 @@ static void model_remove(const model *m)
 static bool model_make(model *m, const char *parent, uint64_t most_rows)
 {
     *m = (model){.n = 1 + draw(MODEL_MATRICES), .n_files = 1 + (uint32_t)draw(MODEL_FILES)};
-    snprintf(m->folder, sizeof m->folder, "%s/lamina-stream-XXXXXX", parent);
-    if (!mkdtemp(m->folder)) return false;
+    char folder[200];
+    snprintf(folder, sizeof folder, "%s/lamina-stream-XXXXXX", parent);
+    if (!mkdtemp(folder)) return false;
+    memcpy(m->folder, folder, sizeof folder);
     for (uint32_t i = 0; i < m->n_files; i++) {
-        snprintf(m->path[i], sizeof m->path[i], "%s/%u.bin", m->folder, i);
+        snprintf(m->path[i], sizeof m->path[i], "%s/%u.bin", folder, i);
         m->paths[i] = m->path[i];
         m->file_bytes[i] = draw(9000);
     }
