@@ -15,8 +15,9 @@ typedef struct test_state {
 } test_state;
 static test_state test_now;
 
-__attribute__((format(printf, 5, 6))) static inline bool test_check(bool ok, const char *file, int line,
-                                                                    const char *condition, const char *format, ...)
+static inline bool test_check(bool ok, const char *file, int line, const char *condition, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+static inline bool test_check(bool ok, const char *file, int line, const char *condition, const char *format, ...)
 {
     if (ok) return true;
     va_list args;

@@ -15,7 +15,18 @@ typedef enum dtype {
     DT_Q4_1, /* 32 elements: f16 scale d, f16 minimum m, 16 bytes as Q4_0; value d * nibble + m */
     DT_WEIGHTS, /* types above can be weights that kernels apply */
     /* seen in files, never applied */
-    DT_F64 = DT_WEIGHTS, DT_I64, DT_I32, DT_I16, DT_I8, DT_U64, DT_U32, DT_U16, DT_U8, DT_BOOL, DT_F8_E4M3, DT_F8_E5M2,
+    DT_F64 = DT_WEIGHTS,
+    DT_I64,
+    DT_I32,
+    DT_I16,
+    DT_I8,
+    DT_U64,
+    DT_U32,
+    DT_U16,
+    DT_U8,
+    DT_BOOL,
+    DT_F8_E4M3,
+    DT_F8_E5M2,
     DT_OTHER, /* a GGUF type that this version does not compute; its number is kept beside it */
     DT_COUNT
 } dtype;
@@ -30,7 +41,10 @@ typedef struct dtype_info {
 
 extern const dtype_info dtype_table[DT_COUNT];
 
-static inline const char *dtype_name(dtype t) { return dtype_table[t].name; }
+static inline const char *dtype_name(dtype t)
+{
+    return dtype_table[t].name;
+}
 /* Bytes of a row of k elements; k must be a multiple of block_elements (dtype_row_ok). 0 on overflow. */
 uint64_t dtype_row_bytes(dtype t, uint64_t k);
 bool dtype_row_ok(dtype t, uint64_t k);
@@ -44,7 +58,10 @@ float f16_to_f32(uint16_t h);
 uint16_t f16_from_f32(float f);
 static inline float bf16_to_f32(uint16_t h)
 {
-    union { uint32_t u; float f; } x = {(uint32_t)h << 16};
+    union {
+        uint32_t u;
+        float f;
+    } x = {(uint32_t)h << 16};
     return x.f;
 }
 

@@ -8,14 +8,14 @@
 #include "base/error.h"
 
 typedef enum mem_tag {
-    MEM_MODEL,      /* configuration, tensor directory, roles */
+    MEM_MODEL, /* configuration, tensor directory, roles */
     MEM_TOKENIZER,
-    MEM_VECTOR,     /* norms and biases */
+    MEM_VECTOR, /* norms and biases */
     MEM_KV,
     MEM_ACTIVATION,
     MEM_RING,
     MEM_PINNED,
-    MEM_OTHER,      /* small things: handles, threads, queues */
+    MEM_OTHER, /* small things: handles, threads, queues */
     MEM_TAGS
 } mem_tag;
 
@@ -25,12 +25,12 @@ typedef struct memory memory;
 memory *memory_new(void);
 /* Frees it. Everything must have been given back: returns the bytes still held (0 in a correct program). */
 uint64_t memory_free(memory *m);
-void memory_set_limit(memory *m, uint64_t bytes);         /* 0: none */
-void memory_fail_at(memory *m, uint64_t n);               /* the n-th allocation from now fails; 0: never */
+void memory_set_limit(memory *m, uint64_t bytes); /* 0: none */
+void memory_fail_at(memory *m, uint64_t n);       /* the n-th allocation from now fails; 0: never */
 uint64_t memory_used(const memory *m);
 uint64_t memory_used_tag(const memory *m, mem_tag tag);
 uint64_t memory_peak(const memory *m);
-uint64_t memory_count(const memory *m);                   /* allocations made so far */
+uint64_t memory_count(const memory *m); /* allocations made so far */
 const char *mem_tag_name(mem_tag tag);
 
 /* Zeroed, aligned to 64. bytes 0 gives a valid pointer. On failure NULL, with *err set (LAMINA_E_MEMORY, or
@@ -51,9 +51,9 @@ void mem_pages_free(memory *m, mem_tag tag, void *p, size_t bytes);
 /* An arena: many small pieces with one life (names, directories). */
 typedef struct arena arena;
 arena *arena_new(memory *m, mem_tag tag, lamina_error *err);
-void arena_free(arena *a); /* NULL is allowed */
-void *arena_alloc(arena *a, size_t bytes, lamina_error *err);                  /* zeroed, aligned to 16 */
-void *arena_array(arena *a, size_t n, size_t size, lamina_error *err);         /* product checked */
+void arena_free(arena *a);                                                        /* NULL is allowed */
+void *arena_alloc(arena *a, size_t bytes, lamina_error *err);                     /* zeroed, aligned to 16 */
+void *arena_array(arena *a, size_t n, size_t size, lamina_error *err);            /* product checked */
 char *arena_strndup(arena *a, const char *text, size_t bytes, lamina_error *err); /* NUL-terminated */
 
 #endif
