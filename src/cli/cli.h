@@ -70,6 +70,7 @@ typedef struct progress_line {
     double last;          /* when the line was last drawn */
     const char *what;     /* "prompt", "token", "window" ... or NULL */
     uint64_t done, total; /* units of `what` finished before this pass, and in all; total 0: unknown */
+    uint64_t first;       /* of `done`, when `began` was noted */
     bool rows_are_units;  /* the rows of the pass count towards `done` */
 } progress_line;
 

@@ -80,8 +80,18 @@ static int npy_close(npy *f, const char *path, bool good)
 static int feed(work *w, const id_list *ids, npy *f)
 {
     lamina_error err;
-    size_t from = w->options->last ? ids->n - 1 : 0;
-    lamina_status status = lamina_feed(w->session, ids->data, ids->n, from, npy_row, f, &err);
+    size_t from = w->options->last ? ids->n - 1 : 0, rows = w->plan.rows ? w->plan.rows : 1;
+    lamina_status status = LAMINA_OK;
+    w->progress.what = "token";
+    w->progress.total = ids->n;
+    w->progress.rows_are_units = true;
+    for (size_t at = 0; at < ids->n && status == LAMINA_OK; at += rows) { /* a pass each, so that progress knows */
+        size_t n = ids->n - at < rows ? ids->n - at : rows;
+        bool wanted = from < at + n;
+        w->progress.done = at;
+        status = lamina_feed(w->session, ids->data + at, n, wanted && from > at ? from - at : 0,
+                             wanted ? npy_row : NULL, f, &err);
+    }
     progress_clear(&w->progress);
     if (f->error) return fail("%s: %s", f->temporary, strerror(f->error));
     if (status != LAMINA_OK) return fail_error(&err);

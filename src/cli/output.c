@@ -158,9 +158,9 @@ static const char *phase_unit(lamina_phase phase)
 /* Seconds that are left: of the whole work where its size is known, else of this pass. */
 static double time_left(const progress_line *p, const lamina_progress *now, double fraction)
 {
-    if (p->total && now->phase == LAMINA_PHASE_PASS) {
+    if (p->total > p->first && now->phase == LAMINA_PHASE_PASS) {
         double units = p->rows_are_units ? (double)now->rows : 1;
-        double done = ((double)p->done + units * fraction) / (double)p->total;
+        double done = ((double)(p->done - p->first) + units * fraction) / (double)(p->total - p->first);
         if (done > 0.01) return (now_seconds() - p->began) * (1 - done) / done;
     }
     return fraction > 0.01 ? now->seconds * (1 - fraction) / fraction : -1;

@@ -149,6 +149,7 @@ static int generate(generation *g)
     p->what = "token";
     p->total = g->o->n;
     p->rows_are_units = false;
+    p->first = 1; /* the first token follows from the prompt's pass */
     p->began = now_seconds();
     double begin = now_seconds();
     int code = EXIT_DONE;
