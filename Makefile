@@ -15,16 +15,13 @@ all:
 	    || { cat $(BUILD)/configure.log; exit 1; }
 	@cmake --build $(BUILD) --parallel $(JOBS)
 
-packages:
-	@tools/deps
+packages_for_%:
+	@tools/deps $*
 
-demo_packages:
-	@tools/deps demo
-
-check: packages all
+check: packages_for_check all
 	@tests/run $(BUILD)
 
-demo: demo_packages all
+demo: packages_for_demo all
 	@tools/demo $(BUILD)
 
 install: all
@@ -36,5 +33,5 @@ format:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all packages demo_packages check demo install format clean
+.PHONY: all check demo install format clean
 .NOTPARALLEL:

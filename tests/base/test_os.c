@@ -185,13 +185,15 @@ static void folders(void)
 /* A limit on the address space (ulimit -v) bounds what is available. */
 static void address_space_limit(uint64_t left)
 {
-    struct rlimit before, low;
+    struct rlimit before, low, taken;
     REQUIRE(getrlimit(RLIMIT_AS, &before) == 0);
     low = before;
     low.rlim_cur = 1 << 30;
     if (left > low.rlim_cur && setrlimit(RLIMIT_AS, &low) == 0) {
         uint64_t limited = os_available_memory();
+        bool in_force = getrlimit(RLIMIT_AS, &taken) == 0 && taken.rlim_cur == low.rlim_cur;
         setrlimit(RLIMIT_AS, &before);
+        if (!in_force) SKIP("the system (an emulator?) ignores RLIMIT_AS");
         CHECK(limited < low.rlim_cur, "%llu", (unsigned long long)limited);
     }
 }
