@@ -97,6 +97,8 @@ enum { WORK_TOKENIZER_ONLY = 1, WORK_NO_TOKENIZER = 2, WORK_STREAMS_TEXT = 4 };
 int work_open(work *w, const options *o, unsigned flags);
 /* The budget of the options with this context and so many rows that want logits (lessened until it fits). */
 int work_start(work *w, uint32_t context, uint32_t logit_rows);
+/* The statistics; where they are shown and the model streams, the device's ceiling is measured for a moment first. */
+void work_stats(work *w, lamina_stats *stats);
 int work_need_tokenizer(const work *w, const char *instead);
 void work_close(work *w);
 lamina_budget work_budget(const options *o, uint32_t context);

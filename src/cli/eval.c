@@ -127,7 +127,7 @@ static int report(evaluation *e)
     double perplexity = exp(s->mean), speed = e->seconds > 0 ? (double)e->tokens_fed / e->seconds : -1;
     lamina_stats stats;
     timing t = {.prompt_tokens = e->tokens_fed, .prefill_seconds = e->seconds};
-    lamina_get_stats(e->w.engine, &stats);
+    work_stats(&e->w, &stats);
     int code;
     if (e->w.options->json) {
         json_t *object = json_object();

@@ -106,7 +106,7 @@ static int report(work *w, const id_list *ids, uint64_t rows, double seconds)
 {
     lamina_stats stats;
     timing t = {.prompt_tokens = ids->n, .prefill_seconds = seconds};
-    lamina_get_stats(w->engine, &stats);
+    work_stats(w, &stats);
     if (w->options->stats) print_stats(w, &stats, &t);
     if (!w->options->json) return EXIT_DONE;
     json_t *object = json_object();

@@ -150,11 +150,6 @@ void progress_clear(progress_line *p)
     p->shown = false;
 }
 
-static const char *phase_unit(lamina_phase phase)
-{
-    return phase == LAMINA_PHASE_PACK ? "packing" : phase == LAMINA_PHASE_VERIFY ? "verifying" : "layer";
-}
-
 /* Seconds that are left: of the whole work where its size is known, else of this pass. */
 static double time_left(const progress_line *p, const lamina_progress *now, double fraction)
 {
@@ -181,14 +176,15 @@ bool progress_show(void *progress, const lamina_progress *now)
     double rate = now->seconds > 0 ? (double)now->bytes / now->seconds : 0;
     double left = time_left(p, now, fraction);
     if (now->phase == LAMINA_PHASE_PASS)
-        snprintf(line + at, sizeof line - at, "%s %.60s (%llu of %llu)  %s%s%s", phase_unit(now->phase),
-                 now->unit ? now->unit : "", (unsigned long long)now->done, (unsigned long long)now->total,
+        snprintf(line + at, sizeof line - at, "%.60s (%llu of %llu)  %s%s%s", now->unit ? now->unit : "",
+                 (unsigned long long)now->done, (unsigned long long)now->total,
                  rate > 0 ? human_rate(rate).text : "no reading", left >= 0 ? "  left " : "",
                  left >= 0 ? human_seconds(left).text : "");
     else
-        snprintf(line + at, sizeof line - at, "%s %.80s  %.0f %% of %s  %s%s%s", phase_unit(now->phase),
-                 now->unit ? now->unit : "", 100 * fraction, human_bytes(now->total).text, human_rate(rate).text,
-                 left >= 0 ? "  left " : "", left >= 0 ? human_seconds(left).text : "");
+        snprintf(line + at, sizeof line - at, "%s %.80s  %.0f %% of %s  %s%s%s",
+                 now->phase == LAMINA_PHASE_PACK ? "packing" : "verifying", now->unit ? now->unit : "", 100 * fraction,
+                 human_bytes(now->total).text, human_rate(rate).text, left >= 0 ? "  left " : "",
+                 left >= 0 ? human_seconds(left).text : "");
     progress_draw(p, line);
     return true;
 }

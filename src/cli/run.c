@@ -208,7 +208,7 @@ static int report_json(generation *g, const lamina_stats *stats)
 static int report(generation *g)
 {
     lamina_stats stats;
-    lamina_get_stats(g->w.engine, &stats);
+    work_stats(&g->w, &stats);
     bool stopped = !strcmp(g->finish_reason, "interrupted") && !g->reader_gone;
     int code = EXIT_DONE;
     if (g->o->json)

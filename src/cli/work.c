@@ -99,6 +99,17 @@ static void say_choices(const work *w)
                 human_bytes(w->plan.budget_bytes).text);
 }
 
+/* Rows of logits to hold at once. Each spares a trip of the head when many rows want logits; none may cost the budget
+ * what pins weights, so they get at most an eighth of it. */
+static uint32_t logit_rows_worth(const work *w, uint32_t wanted)
+{
+    uint64_t most = UINT64_C(64) << 20, row = 4 * (uint64_t)(w->model.vocab ? w->model.vocab : 1);
+    if (w->options->memory && w->options->memory / 8 < most) most = w->options->memory / 8;
+    uint64_t rows = most / row;
+    if (rows > wanted) rows = wanted;
+    return rows ? (uint32_t)rows : 1;
+}
+
 int work_start(work *w, uint32_t context, uint32_t logit_rows)
 {
     lamina_budget budget = work_budget(w->options, context);
@@ -106,14 +117,28 @@ int work_start(work *w, uint32_t context, uint32_t logit_rows)
     if (!w->model.has_weights)
         return fail("%s: expected a model with weights, found its configuration only; lamina plan works with it",
                     w->options->operands[0]);
-    for (budget.logit_rows = logit_rows ? logit_rows : 1; budget.logit_rows > 1; budget.logit_rows /= 2)
-        if (lamina_plan(w->engine, &budget, &w->plan, &err) != LAMINA_E_BUDGET) break;
+    budget.logit_rows = logit_rows_worth(w, logit_rows);
     lamina_status status = lamina_start(w->engine, &budget, &w->plan, &err);
+    while (status == LAMINA_E_BUDGET && budget.logit_rows > 1) {
+        budget.logit_rows /= 2;
+        status = lamina_start(w->engine, &budget, &w->plan, &err);
+    }
     if (status == LAMINA_OK) status = lamina_session_open(w->engine, budget.context, &w->session, &err);
     if (status != LAMINA_OK) return fail_error(&err);
     say_choices(w);
     w->progress.began = now_seconds();
     return EXIT_DONE;
+}
+
+void work_stats(work *w, lamina_stats *stats)
+{
+    lamina_get_stats(w->engine, stats);
+    bool shown = w->options->json || w->options->stats;
+    if (!shown || interrupted() || !stats->streamed_bytes_per_pass || w->plan.device_bytes_per_s > 0) return;
+    lamina_error ignored; /* what cannot be measured stays unknown */
+    double rate = 0;
+    if (lamina_measure(w->engine, LAMINA_MEASURE_DISK, 0.2, &rate, &ignored) == LAMINA_OK)
+        w->plan.device_bytes_per_s = rate;
 }
 
 void work_close(work *w)
