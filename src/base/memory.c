@@ -17,15 +17,22 @@ struct memory {
     _Atomic uint64_t by_tag[MEM_TAGS];
 };
 
-enum { ALIGN = 64, OVERHEAD = 128 }; /* header, and the padding to align behind calloc's 16 */
+enum {
+    ALIGN = 64,
+    OVERHEAD = 128,       /* header, and the padding to align behind calloc's 16 */
+    PAGES_LEAST = 1 << 20 /* from here on blocks are pages of the system, so that what is freed leaves the process:
+                           * a heap keeps up to twice its largest block */
+};
 #define HEADER_MAGIC UINT64_C(0x6c616d696e61a55a)
 
 typedef struct header {
-    void *base;     /* what calloc gave */
-    uint64_t bytes; /* the caller's */
+    void *base;       /* what calloc or os_pages gave */
+    uint64_t bytes;   /* the caller's */
+    uint64_t counted; /* in the account */
     uint64_t tag;
     uint64_t magic;
-    uint64_t unused[4];
+    uint64_t is_pages;
+    uint64_t unused[2];
 } header;
 _Static_assert(sizeof(header) == ALIGN, "the header keeps the alignment");
 
@@ -133,25 +140,42 @@ static header *header_of(void *p)
     return (header *)(void *)((unsigned char *)p - sizeof(header));
 }
 
-static void write_header(unsigned char *p, void *base, size_t bytes, mem_tag tag)
+static void *write_header(void *base, header h)
 {
-    header h = {.base = base, .bytes = bytes, .tag = (uint64_t)tag, .magic = HEADER_MAGIC};
+    unsigned char *p = aligned_in(base);
+    h.base = base;
+    h.magic = HEADER_MAGIC;
     memcpy(p - sizeof h, &h, sizeof h);
+    return p;
+}
+
+/* bytes rounded up to whole pages, at least one; 0 on overflow. */
+static size_t whole_pages(size_t bytes)
+{
+    size_t page = os_page_size();
+    if (bytes == 0) return page;
+    if (bytes > SIZE_MAX - page) return 0;
+    return (bytes + page - 1) / page * page;
+}
+
+static void *allocate(memory *m, mem_tag tag, size_t bytes, lamina_error *err)
+{
+    if (bytes > SIZE_MAX / 2 - OVERHEAD) return no_memory(tag, bytes, err);
+    bool is_pages = bytes >= PAGES_LEAST;
+    size_t counted = is_pages ? whole_pages(bytes + OVERHEAD) : bytes + OVERHEAD;
+    if (!reserve(m, tag, counted, err)) return NULL;
+    void *base = is_pages ? os_pages(counted) : calloc(1, counted);
+    if (!base) {
+        release(m, tag, counted);
+        return no_memory(tag, bytes, err);
+    }
+    header h = {.bytes = bytes, .counted = counted, .tag = (uint64_t)tag, .is_pages = is_pages};
+    return write_header(base, h);
 }
 
 void *mem_alloc(memory *m, mem_tag tag, size_t bytes, lamina_error *err)
 {
-    if (!admit(m, bytes, err)) return NULL;
-    if (bytes > SIZE_MAX / 2 - OVERHEAD) return no_memory(tag, bytes, err);
-    if (!reserve(m, tag, bytes + OVERHEAD, err)) return NULL;
-    void *base = calloc(1, bytes + OVERHEAD); /* large blocks come as untouched zero pages */
-    if (!base) {
-        release(m, tag, bytes + OVERHEAD);
-        return no_memory(tag, bytes, err);
-    }
-    unsigned char *p = aligned_in(base);
-    write_header(p, base, bytes, tag);
-    return p;
+    return admit(m, bytes, err) ? allocate(m, tag, bytes, err) : NULL;
 }
 
 void *mem_array(memory *m, mem_tag tag, size_t n, size_t size, lamina_error *err)
@@ -164,30 +188,39 @@ void *mem_array(memory *m, mem_tag tag, size_t n, size_t size, lamina_error *err
     return mem_alloc(m, tag, n * size, err);
 }
 
-void *mem_resize(memory *m, mem_tag tag, void *p, size_t bytes, lamina_error *err)
+/* Within the heap: grows in place where it can. */
+static void *resize_heap(memory *m, mem_tag tag, void *p, header old, size_t bytes, lamina_error *err)
 {
-    if (!p) return mem_alloc(m, tag, bytes, err);
-    if (!admit(m, bytes, err)) return NULL;
-    if (bytes > SIZE_MAX / 2 - OVERHEAD) return no_memory(tag, bytes, err);
-    header old = *header_of(p);
-    if (old.magic != HEADER_MAGIC) return no_memory(tag, bytes, err);
-    if (bytes > old.bytes && !reserve(m, tag, bytes - old.bytes, err)) return NULL;
+    size_t counted = bytes + OVERHEAD, kept = bytes < old.bytes ? bytes : (size_t)old.bytes;
+    if (counted > old.counted && !reserve(m, tag, counted - old.counted, err)) return NULL;
     size_t shift = (size_t)((unsigned char *)p - (unsigned char *)old.base);
-    void *base = realloc(old.base, bytes + OVERHEAD);
+    void *base = realloc(old.base, counted);
     if (!base) {
-        if (bytes > old.bytes) release(m, tag, bytes - old.bytes);
+        if (counted > old.counted) release(m, tag, counted - old.counted);
         return no_memory(tag, bytes, err);
     }
     unsigned char *q = aligned_in(base);
-    size_t kept = bytes < old.bytes ? bytes : (size_t)old.bytes;
     memmove(q, (unsigned char *)base + shift, kept);
     memset(q + kept, 0, bytes - kept);
-    write_header(q, base, bytes, tag);
-    if (bytes < old.bytes) release(m, (mem_tag)old.tag, old.bytes - bytes);
+    if (counted < old.counted) release(m, (mem_tag)old.tag, old.counted - counted);
     if ((mem_tag)old.tag != tag) { /* what was kept changes its tag */
         atomic_fetch_sub(&m->by_tag[old.tag], kept + OVERHEAD);
         atomic_fetch_add(&m->by_tag[tag], kept + OVERHEAD);
     }
+    return write_header(base, (header){.bytes = bytes, .counted = counted, .tag = (uint64_t)tag});
+}
+
+void *mem_resize(memory *m, mem_tag tag, void *p, size_t bytes, lamina_error *err)
+{
+    if (!admit(m, bytes, err)) return NULL;
+    if (!p) return allocate(m, tag, bytes, err);
+    header old = *header_of(p);
+    if (old.magic != HEADER_MAGIC) return no_memory(tag, bytes, err);
+    if (!old.is_pages && bytes < PAGES_LEAST) return resize_heap(m, tag, p, old, bytes, err);
+    void *q = allocate(m, tag, bytes, err);
+    if (!q) return NULL;
+    memcpy(q, p, bytes < old.bytes ? bytes : (size_t)old.bytes);
+    mem_free(m, p);
     return q;
 }
 
@@ -204,19 +237,13 @@ void mem_free(memory *m, void *p)
     if (!p) return;
     header *h = header_of(p);
     if (h->magic != HEADER_MAGIC) return; /* not ours, or given back before: losing it is the lesser harm */
+    header old = *h;
     h->magic = 0;
-    void *base = h->base;
-    release(m, (mem_tag)h->tag, h->bytes + OVERHEAD);
-    free(base);
-}
-
-/* bytes rounded up to whole pages, at least one; 0 on overflow. */
-static size_t whole_pages(size_t bytes)
-{
-    size_t page = os_page_size();
-    if (bytes == 0) return page;
-    if (bytes > SIZE_MAX - page) return 0;
-    return (bytes + page - 1) / page * page;
+    if (old.is_pages)
+        os_pages_free(old.base, old.counted);
+    else
+        free(old.base);
+    release(m, (mem_tag)old.tag, old.counted);
 }
 
 void *mem_pages(memory *m, mem_tag tag, size_t bytes, lamina_error *err)

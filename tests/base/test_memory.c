@@ -60,7 +60,7 @@ static void held_bytes_are_told(void)
 
 static void resize_keeps_and_zeroes(void)
 {
-    static const size_t sizes[] = {1, 100, 64, 5000, 4999, 300000, 17, 1 << 20, 0, 33};
+    static const size_t sizes[] = {1, 100, 64, 5000, 4999, 300000, 17, 1 << 20, 0, 3 << 20, 9 << 20, 33, 2 << 20, 1};
     memory *m = memory_new();
     unsigned char *p = NULL;
     size_t before = 0;
@@ -80,6 +80,26 @@ static void resize_keeps_and_zeroes(void)
         before = sizes[i];
     }
     mem_free(m, p);
+    CHECK(memory_free(m) == 0);
+}
+
+/* What is freed leaves the process, in any order of sizes: a heap would keep some of it. */
+static void large_blocks_leave(void)
+{
+    if (!RESIDENT_IS_KNOWN) SKIP("the resident size is not the account's here");
+    memory *m = memory_new();
+    uint64_t before = os_resident_bytes();
+    for (int round = 0; round < 4; round++) {
+        void *held[8];
+        for (size_t i = 0; i < 8; i++) {
+            held[i] = mem_alloc(m, MEM_KV, (i + 1) * 3000000, NULL);
+            REQUIRE(held[i]);
+            memset(held[i], 1, (i + 1) * 3000000);
+        }
+        for (size_t i = 0; i < 8; i++) mem_free(m, held[i]);
+        CHECK(os_resident_bytes() < before + (1 << 20), "round %d: %llu", round,
+              (unsigned long long)(os_resident_bytes() - before));
+    }
     CHECK(memory_free(m) == 0);
 }
 
@@ -263,5 +283,6 @@ static void duplicates_text(void)
     CHECK(memory_free(m) == 0);
 }
 
-TEST_MAIN(T(aligned_zeroed_counted), T(held_bytes_are_told), T(resize_keeps_and_zeroes), T(limit_refuses),
-          T(overflow_refused), T(fails_on_purpose), T(pages), T(arena_pieces), T(many_threads), T(duplicates_text))
+TEST_MAIN(T(aligned_zeroed_counted), T(held_bytes_are_told), T(resize_keeps_and_zeroes), T(large_blocks_leave),
+          T(limit_refuses), T(overflow_refused), T(fails_on_purpose), T(pages), T(arena_pieces), T(many_threads),
+          T(duplicates_text))
