@@ -90,15 +90,17 @@ static void large_blocks_leave(void)
     memory *m = memory_new();
     uint64_t before = os_resident_bytes();
     for (int round = 0; round < 4; round++) {
-        void *held[8];
+        void *large[8], *small[8]; /* a small one that stays behind each large one holds a heap's end in place */
         for (size_t i = 0; i < 8; i++) {
-            held[i] = mem_alloc(m, MEM_KV, (i + 1) * 3000000, NULL);
-            REQUIRE(held[i]);
-            memset(held[i], 1, (i + 1) * 3000000);
+            large[i] = mem_alloc(m, MEM_KV, (i + 1) * 3000000, NULL);
+            small[i] = mem_alloc(m, MEM_KV, 1000, NULL);
+            REQUIRE(large[i] && small[i]);
+            memset(large[i], 1, (i + 1) * 3000000);
         }
-        for (size_t i = 0; i < 8; i++) mem_free(m, held[i]);
+        for (size_t i = 0; i < 8; i++) mem_free(m, large[i]);
         CHECK(os_resident_bytes() < before + (1 << 20), "round %d: %llu", round,
               (unsigned long long)(os_resident_bytes() - before));
+        for (size_t i = 0; i < 8; i++) mem_free(m, small[i]);
     }
     CHECK(memory_free(m) == 0);
 }
