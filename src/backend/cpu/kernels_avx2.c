@@ -1,0 +1,279 @@
+/* AVX2 with FMA and F16C: sixteen lanes are two registers. Compiled with these instructions; reached only where the
+ * ladder has found them. Tails go through a copy on the stack: nothing outside of a row is touched. */
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#include "kernels.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef struct v16 {
+    __m256 a, b;
+} v16;
+typedef struct v32 {
+    v16 lo, hi;
+} v32;
+
+#define EACH(f, x)        ((v16){f((x).a), f((x).b)})
+#define EACH2(f, x, y)    ((v16){f((x).a, (y).a), f((x).b, (y).b)})
+#define EACH3(f, x, y, z) ((v16){f((x).a, (y).a, (z).a), f((x).b, (y).b, (z).b)})
+
+INLINE v16 v16_zero(void)
+{
+    return (v16){_mm256_setzero_ps(), _mm256_setzero_ps()};
+}
+INLINE v16 v16_set1(float f)
+{
+    return (v16){_mm256_set1_ps(f), _mm256_set1_ps(f)};
+}
+INLINE v16 v16_load(const float *p)
+{
+    return (v16){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+}
+INLINE void v16_store(float *p, v16 v)
+{
+    _mm256_storeu_ps(p, v.a);
+    _mm256_storeu_ps(p + 8, v.b);
+}
+INLINE v16 v16_load_n(const float *p, uint32_t n)
+{
+    float copy[LANES] = {0};
+    memcpy(copy, p, n * sizeof *p);
+    return v16_load(copy);
+}
+INLINE void v16_store_n(float *p, v16 v, uint32_t n)
+{
+    float copy[LANES];
+    v16_store(copy, v);
+    memcpy(p, copy, n * sizeof *p);
+}
+INLINE __m128i half_register(const void *p)
+{
+    return _mm_loadu_si128(p);
+}
+INLINE v16 v16_load_half(const void *p)
+{
+    return (v16){_mm256_cvtph_ps(half_register(p)), _mm256_cvtph_ps(half_register((const uint8_t *)p + 16))};
+}
+INLINE v16 v16_load_half_n(const void *p, uint32_t n)
+{
+    uint16_t copy[LANES] = {0};
+    memcpy(copy, p, n * sizeof *copy);
+    return v16_load_half(copy);
+}
+INLINE void v16_store_half(uint16_t *p, v16 v)
+{
+    _mm_storeu_si128((void *)p, _mm256_cvtps_ph(v.a, _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128((void *)(p + 8), _mm256_cvtps_ph(v.b, _MM_FROUND_TO_NEAREST_INT));
+}
+INLINE v16 v16_fma(v16 x, v16 y, v16 z)
+{
+    return EACH3(_mm256_fmadd_ps, x, y, z);
+}
+INLINE v16 v16_add(v16 x, v16 y)
+{
+    return EACH2(_mm256_add_ps, x, y);
+}
+INLINE v16 v16_sub(v16 x, v16 y)
+{
+    return EACH2(_mm256_sub_ps, x, y);
+}
+INLINE v16 v16_mul(v16 x, v16 y)
+{
+    return EACH2(_mm256_mul_ps, x, y);
+}
+INLINE v16 v16_div(v16 x, v16 y)
+{
+    return EACH2(_mm256_div_ps, x, y);
+}
+INLINE v16 v16_neg(v16 x)
+{
+    return EACH2(_mm256_xor_ps, x, v16_set1(-0.0f));
+}
+INLINE v16 v16_max(v16 x, v16 y)
+{
+    return EACH2(_mm256_max_ps, x, y);
+} /* x > y ? x : y */
+INLINE v16 v16_min(v16 x, v16 y)
+{
+    return EACH2(_mm256_min_ps, x, y);
+} /* x < y ? x : y */
+
+INLINE float v16_largest(v16 v)
+{
+    __m256 m8 = _mm256_max_ps(v.a, v.b);
+    __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(m8), _mm256_extractf128_ps(m8, 1));
+    __m128 m2 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
+    return _mm_cvtss_f32(_mm_max_ss(m2, _mm_movehdup_ps(m2)));
+}
+
+INLINE float v16_sum(v16 v)
+{
+    __m256 s8 = _mm256_add_ps(v.a, v.b);
+    __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
+    __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
+    return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
+}
+
+/* The trees of the two rows of a register block. */
+INLINE void v16_sums(const v16 *v, float *out)
+{
+    out[0] = v16_sum(v[0]);
+    out[1] = v16_sum(v[1]);
+}
+
+/* p * 2^n, n in the low bits of t = n + EXP_MAGIC, in two factors as spec_expf does. */
+INLINE __m256 times_2n(__m256 p, __m256 t)
+{
+    __m256i n = _mm256_sub_epi32(_mm256_castps_si256(t), _mm256_castps_si256(_mm256_set1_ps(EXP_MAGIC)));
+    __m256i half = _mm256_srai_epi32(n, 1), rest = _mm256_sub_epi32(n, half), bias = _mm256_set1_epi32(127);
+    __m256 x = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
+    __m256 y = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
+    return _mm256_mul_ps(_mm256_mul_ps(p, x), y);
+}
+INLINE v16 v16_times_2n(v16 p, v16 t)
+{
+    return EACH2(times_2n, p, t);
+}
+
+/* Even and odd elements of two registers; within 128-bit halves first, then the middle quarters change places. */
+INLINE __m256 middle(__m256 x)
+{
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(x), 0xd8));
+}
+INLINE __m256 even(__m256 x, __m256 y)
+{
+    return middle(_mm256_shuffle_ps(x, y, 0x88));
+}
+INLINE __m256 odd(__m256 x, __m256 y)
+{
+    return middle(_mm256_shuffle_ps(x, y, 0xdd));
+}
+
+INLINE v32 v32_unzip(v32 p)
+{
+    return (v32){{even(p.lo.a, p.lo.b), even(p.hi.a, p.hi.b)}, {odd(p.lo.a, p.lo.b), odd(p.hi.a, p.hi.b)}};
+}
+
+INLINE v16 zip(__m256 x, __m256 y)
+{
+    __m256 lo = _mm256_unpacklo_ps(x, y), hi = _mm256_unpackhi_ps(x, y);
+    return (v16){_mm256_permute2f128_ps(lo, hi, 0x20), _mm256_permute2f128_ps(lo, hi, 0x31)};
+}
+
+INLINE v32 v32_zip(v32 p)
+{
+    return (v32){zip(p.lo.a, p.hi.a), zip(p.lo.b, p.hi.b)};
+}
+
+/* ---- weights ------------------------------------------------------------------------------------------------------ */
+
+INLINE __m256 floats(const uint8_t *p)
+{
+    return _mm256_loadu_ps((const void *)p);
+}
+
+INLINE v32 load32_f32(const uint8_t *row, uint64_t g)
+{
+    const uint8_t *p = row + g * 128;
+    return (v32){{floats(p), floats(p + 32)}, {floats(p + 64), floats(p + 96)}};
+}
+
+INLINE v32 tail32_f32(const uint8_t *row, uint64_t g, uint32_t n)
+{
+    uint8_t copy[128] = {0};
+    memcpy(copy, row + g * 128, n * 4);
+    return load32_f32(copy, 0);
+}
+
+INLINE v32 load32_f16(const uint8_t *row, uint64_t g)
+{
+    return (v32){v16_load_half(row + g * 64), v16_load_half(row + g * 64 + 32)};
+}
+
+INLINE v32 tail32_f16(const uint8_t *row, uint64_t g, uint32_t n)
+{
+    uint8_t copy[64] = {0};
+    memcpy(copy, row + g * 64, n * 2);
+    return load32_f16(copy, 0);
+}
+
+INLINE __m256 widen_bf16_lanes(const uint8_t *p)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half_register(p)), 16));
+}
+
+INLINE v32 load32_bf16(const uint8_t *row, uint64_t g)
+{
+    const uint8_t *p = row + g * 64;
+    return (v32){{widen_bf16_lanes(p), widen_bf16_lanes(p + 16)}, {widen_bf16_lanes(p + 32), widen_bf16_lanes(p + 48)}};
+}
+
+INLINE v32 tail32_bf16(const uint8_t *row, uint64_t g, uint32_t n)
+{
+    uint8_t copy[64] = {0};
+    memcpy(copy, row + g * 64, n * 2);
+    return load32_bf16(copy, 0);
+}
+
+/* The f16 at p in all lanes. */
+INLINE __m256 scale_at(const uint8_t *p)
+{
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    return _mm256_cvtph_ps(_mm_set1_epi16((short)h));
+}
+
+INLINE __m256 signed_bytes(const uint8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p)));
+}
+
+INLINE v32 load32_q8_0(const uint8_t *row, uint64_t g)
+{
+    const uint8_t *p = row + g * 34;
+    __m256 d = scale_at(p);
+    return (v32){{_mm256_mul_ps(d, signed_bytes(p + 2)), _mm256_mul_ps(d, signed_bytes(p + 10))},
+                 {_mm256_mul_ps(d, signed_bytes(p + 18)), _mm256_mul_ps(d, signed_bytes(p + 26))}};
+}
+
+/* The low nibbles of 16 bytes, then the high ones. */
+INLINE v32 nibbles(const uint8_t *q)
+{
+    __m256i a = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)q));
+    __m256i b = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)(q + 8)));
+    __m256i low = _mm256_set1_epi32(15);
+    return (v32){{_mm256_cvtepi32_ps(_mm256_and_si256(a, low)), _mm256_cvtepi32_ps(_mm256_and_si256(b, low))},
+                 {_mm256_cvtepi32_ps(_mm256_srli_epi32(a, 4)), _mm256_cvtepi32_ps(_mm256_srli_epi32(b, 4))}};
+}
+
+INLINE v32 load32_q4_0(const uint8_t *row, uint64_t g)
+{
+    const uint8_t *p = row + g * 18;
+    v16 d = {scale_at(p), scale_at(p)}, eight = v16_set1(8.0f);
+    v32 q = nibbles(p + 2);
+    return (v32){v16_mul(d, v16_sub(q.lo, eight)), v16_mul(d, v16_sub(q.hi, eight))};
+}
+
+INLINE v32 load32_q4_1(const uint8_t *row, uint64_t g)
+{
+    const uint8_t *p = row + g * 20;
+    v16 d = {scale_at(p), scale_at(p)}, m = {scale_at(p + 2), scale_at(p + 2)};
+    v32 q = nibbles(p + 4);
+    return (v32){v16_fma(d, q.lo, m), v16_fma(d, q.hi, m)};
+}
+
+#define LEVEL(name)    name##_avx2
+#define LEVEL_NAME     "avx2"
+#define PANEL          2
+#define TILE           3
+#define FUSED          3
+#define FUSED_ROWS(n)  ((n) == 1 ? 4 : 2)
+#define SCORE_ROWS     2
+#define SCORE_CHUNKS   2
+#define VALUE_ROWS     2
+#define VALUE_CHUNKS   2
+#define PREFETCH_BYTES 1024
+#define FMA_CHAINS     6
+#include "lanes.h"

@@ -1,0 +1,243 @@
+/* AVX-512 (F, BW, DQ, VL): sixteen lanes are one register. Compiled with these instructions; reached only where the
+ * ladder has found them. Tails are masked loads: nothing outside of a row is touched. */
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#include "kernels.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef __m512 v16;
+typedef struct v32 {
+    v16 lo, hi;
+} v32;
+
+INLINE v16 v16_zero(void)
+{
+    return _mm512_setzero_ps();
+}
+INLINE v16 v16_set1(float f)
+{
+    return _mm512_set1_ps(f);
+}
+INLINE v16 v16_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+INLINE void v16_store(float *p, v16 v)
+{
+    _mm512_storeu_ps(p, v);
+}
+INLINE __mmask16 first(uint32_t n)
+{
+    return (__mmask16)((1u << n) - 1u);
+} /* n <= 16 */
+INLINE v16 v16_load_n(const float *p, uint32_t n)
+{
+    return _mm512_maskz_loadu_ps(first(n), p);
+}
+INLINE void v16_store_n(float *p, v16 v, uint32_t n)
+{
+    _mm512_mask_storeu_ps(p, first(n), v);
+}
+INLINE v16 v16_load_half(const void *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256(p));
+}
+INLINE v16 v16_load_half_n(const void *p, uint32_t n)
+{
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(n), p));
+}
+INLINE void v16_store_half(uint16_t *p, v16 v)
+{
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+INLINE v16 v16_fma(v16 a, v16 b, v16 c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+INLINE v16 v16_add(v16 a, v16 b)
+{
+    return _mm512_add_ps(a, b);
+}
+INLINE v16 v16_sub(v16 a, v16 b)
+{
+    return _mm512_sub_ps(a, b);
+}
+INLINE v16 v16_mul(v16 a, v16 b)
+{
+    return _mm512_mul_ps(a, b);
+}
+INLINE v16 v16_div(v16 a, v16 b)
+{
+    return _mm512_div_ps(a, b);
+}
+INLINE v16 v16_neg(v16 a)
+{
+    return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f));
+}
+INLINE v16 v16_max(v16 a, v16 b)
+{
+    return _mm512_max_ps(a, b);
+} /* a > b ? a : b */
+INLINE v16 v16_min(v16 a, v16 b)
+{
+    return _mm512_min_ps(a, b);
+} /* a < b ? a : b */
+INLINE float v16_largest(v16 v)
+{
+    return _mm512_reduce_max_ps(v);
+}
+
+/* p * 2^n, n in the low bits of t = n + EXP_MAGIC, in two factors as spec_expf does. */
+INLINE v16 v16_times_2n(v16 p, v16 t)
+{
+    __m512i n = _mm512_sub_epi32(_mm512_castps_si512(t), _mm512_castps_si512(_mm512_set1_ps(EXP_MAGIC)));
+    __m512i half = _mm512_srai_epi32(n, 1), rest = _mm512_sub_epi32(n, half), bias = _mm512_set1_epi32(127);
+    v16 a = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(half, bias), 23));
+    v16 b = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(rest, bias), 23));
+    return v16_mul(v16_mul(p, a), b);
+}
+
+INLINE float v16_sum(v16 v)
+{
+    __m256 s8 = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
+    __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
+    return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
+}
+
+/* The trees of four vectors at once. */
+INLINE void v16_sums(const v16 *v, float *out)
+{
+    v16 ab = v16_add(_mm512_shuffle_f32x4(v[0], v[1], 0x44), _mm512_shuffle_f32x4(v[0], v[1], 0xee));
+    v16 cd = v16_add(_mm512_shuffle_f32x4(v[2], v[3], 0x44), _mm512_shuffle_f32x4(v[2], v[3], 0xee));
+    v16 s4 = v16_add(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    v16 s2 = v16_add(s4, _mm512_permute_ps(s4, 0x4e));
+    v16 s1 = v16_add(s2, _mm512_permute_ps(s2, 0xb1));
+    __m512i every4 = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_permutexvar_ps(every4, s1)));
+}
+
+INLINE v32 v32_unzip(v32 p)
+{
+    __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    return (v32){_mm512_permutex2var_ps(p.lo, even, p.hi), _mm512_permutex2var_ps(p.lo, odd, p.hi)};
+}
+
+INLINE v32 v32_zip(v32 p)
+{
+    __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    return (v32){_mm512_permutex2var_ps(p.lo, low, p.hi), _mm512_permutex2var_ps(p.lo, high, p.hi)};
+}
+
+/* ---- weights ------------------------------------------------------------------------------------------------------ */
+
+INLINE uint32_t half_of(uint32_t n)
+{
+    return n < LANES ? n : LANES;
+}
+INLINE uint32_t rest_of(uint32_t n)
+{
+    return n < LANES ? 0 : n - LANES;
+}
+
+INLINE v32 load32_f32(const uint8_t *row, uint64_t g)
+{
+    const uint8_t *p = row + g * 128;
+    return (v32){_mm512_loadu_ps(p), _mm512_loadu_ps(p + 64)};
+}
+
+INLINE v32 tail32_f32(const uint8_t *row, uint64_t g, uint32_t n)
+{
+    const uint8_t *p = row + g * 128;
+    return (v32){_mm512_maskz_loadu_ps(first(half_of(n)), p), _mm512_maskz_loadu_ps(first(rest_of(n)), p + 64)};
+}
+
+INLINE v32 load32_f16(const uint8_t *row, uint64_t g)
+{
+    return (v32){v16_load_half(row + g * 64), v16_load_half(row + g * 64 + 32)};
+}
+
+INLINE v32 tail32_f16(const uint8_t *row, uint64_t g, uint32_t n)
+{
+    const uint8_t *p = row + g * 64;
+    return (v32){v16_load_half_n(p, half_of(n)), v16_load_half_n(p + 32, rest_of(n))};
+}
+
+INLINE v16 widen_bf16_lanes(__m256i h)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+
+INLINE v32 load32_bf16(const uint8_t *row, uint64_t g)
+{
+    const uint8_t *p = row + g * 64;
+    return (v32){widen_bf16_lanes(_mm256_loadu_si256((const void *)p)),
+                 widen_bf16_lanes(_mm256_loadu_si256((const void *)(p + 32)))};
+}
+
+INLINE v32 tail32_bf16(const uint8_t *row, uint64_t g, uint32_t n)
+{
+    const uint8_t *p = row + g * 64;
+    return (v32){widen_bf16_lanes(_mm256_maskz_loadu_epi16(first(half_of(n)), p)),
+                 widen_bf16_lanes(_mm256_maskz_loadu_epi16(first(rest_of(n)), p + 32))};
+}
+
+/* The f16 at p in all lanes. */
+INLINE v16 scale_at(const uint8_t *p)
+{
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    return _mm512_cvtph_ps(_mm256_set1_epi16((short)h));
+}
+
+INLINE v32 load32_q8_0(const uint8_t *row, uint64_t g)
+{
+    const uint8_t *p = row + g * 34;
+    v16 d = scale_at(p);
+    __m512i lo = _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p + 2)));
+    __m512i hi = _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p + 18)));
+    return (v32){_mm512_mul_ps(d, _mm512_cvtepi32_ps(lo)), _mm512_mul_ps(d, _mm512_cvtepi32_ps(hi))};
+}
+
+/* Sixteen nibbles of a table: the permutation looks at the low four bits of each lane alone. */
+INLINE v32 nibbles(const uint8_t *q, v16 table)
+{
+    __m512i i = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)q));
+    return (v32){_mm512_permutexvar_ps(i, table), _mm512_permutexvar_ps(_mm512_srli_epi32(i, 4), table)};
+}
+
+INLINE v16 counting(void)
+{
+    return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+
+INLINE v32 load32_q4_0(const uint8_t *row, uint64_t g)
+{
+    const uint8_t *p = row + g * 18;
+    return nibbles(p + 2, _mm512_mul_ps(scale_at(p), _mm512_sub_ps(counting(), _mm512_set1_ps(8.0f))));
+}
+
+INLINE v32 load32_q4_1(const uint8_t *row, uint64_t g)
+{
+    const uint8_t *p = row + g * 20;
+    return nibbles(p + 4, _mm512_fmadd_ps(scale_at(p), counting(), scale_at(p + 2)));
+}
+
+#define LEVEL(name)    name##_avx512
+#define LEVEL_NAME     "avx512"
+#define PANEL          4
+#define TILE           6
+#define FUSED          4
+#define FUSED_ROWS(n)  4
+#define SCORE_ROWS     4
+#define SCORE_CHUNKS   4
+#define VALUE_ROWS     4
+#define VALUE_CHUNKS   4
+#define PREFETCH_BYTES 1024
+#define FMA_CHAINS     16
+#include "lanes.h"

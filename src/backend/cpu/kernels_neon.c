@@ -1,0 +1,291 @@
+/* NEON of AArch64: sixteen lanes are four registers. Tails go through a copy on the stack: nothing outside of a row is
+ * touched. */
+#include <arm_neon.h>
+#include <math.h>
+#include <string.h>
+
+#include "kernels.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef struct v16 {
+    float32x4_t a, b, c, d;
+} v16;
+typedef struct v32 {
+    v16 lo, hi;
+} v32;
+
+#define EACH(f, x)     ((v16){f((x).a), f((x).b), f((x).c), f((x).d)})
+#define EACH2(f, x, y) ((v16){f((x).a, (y).a), f((x).b, (y).b), f((x).c, (y).c), f((x).d, (y).d)})
+#define EACH3(f, x, y, z)                                                                                              \
+    ((v16){f((x).a, (y).a, (z).a), f((x).b, (y).b, (z).b), f((x).c, (y).c, (z).c), f((x).d, (y).d, (z).d)})
+
+INLINE v16 v16_set1(float f)
+{
+    float32x4_t x = vdupq_n_f32(f);
+    return (v16){x, x, x, x};
+}
+INLINE v16 v16_zero(void)
+{
+    return v16_set1(0.0f);
+}
+INLINE v16 v16_load(const float *p)
+{
+    return (v16){vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)};
+}
+INLINE void v16_store(float *p, v16 v)
+{
+    vst1q_f32(p, v.a);
+    vst1q_f32(p + 4, v.b);
+    vst1q_f32(p + 8, v.c);
+    vst1q_f32(p + 12, v.d);
+}
+INLINE v16 v16_load_n(const float *p, uint32_t n)
+{
+    float copy[LANES] = {0};
+    memcpy(copy, p, n * sizeof *p);
+    return v16_load(copy);
+}
+INLINE void v16_store_n(float *p, v16 v, uint32_t n)
+{
+    float copy[LANES];
+    v16_store(copy, v);
+    memcpy(p, copy, n * sizeof *p);
+}
+INLINE uint16x8_t eight_halves(const void *p)
+{
+    return vreinterpretq_u16_u8(vld1q_u8(p));
+}
+INLINE float32x4_t widen_low(uint16x8_t h)
+{
+    return vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(h)));
+}
+INLINE float32x4_t widen_high(uint16x8_t h)
+{
+    return vcvt_f32_f16(vreinterpret_f16_u16(vget_high_u16(h)));
+}
+INLINE v16 v16_load_half(const void *p)
+{
+    uint16x8_t x = eight_halves(p), y = eight_halves((const uint8_t *)p + 16);
+    return (v16){widen_low(x), widen_high(x), widen_low(y), widen_high(y)};
+}
+INLINE v16 v16_load_half_n(const void *p, uint32_t n)
+{
+    uint16_t copy[LANES] = {0};
+    memcpy(copy, p, n * sizeof *copy);
+    return v16_load_half(copy);
+}
+INLINE void v16_store_half(uint16_t *p, v16 v)
+{
+    vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v.a)));
+    vst1_u16(p + 4, vreinterpret_u16_f16(vcvt_f16_f32(v.b)));
+    vst1_u16(p + 8, vreinterpret_u16_f16(vcvt_f16_f32(v.c)));
+    vst1_u16(p + 12, vreinterpret_u16_f16(vcvt_f16_f32(v.d)));
+}
+INLINE float32x4_t fma4(float32x4_t x, float32x4_t y, float32x4_t z)
+{
+    return vfmaq_f32(z, x, y);
+}
+INLINE v16 v16_fma(v16 x, v16 y, v16 z)
+{
+    return EACH3(fma4, x, y, z);
+}
+INLINE v16 v16_add(v16 x, v16 y)
+{
+    return EACH2(vaddq_f32, x, y);
+}
+INLINE v16 v16_sub(v16 x, v16 y)
+{
+    return EACH2(vsubq_f32, x, y);
+}
+INLINE v16 v16_mul(v16 x, v16 y)
+{
+    return EACH2(vmulq_f32, x, y);
+}
+INLINE v16 v16_div(v16 x, v16 y)
+{
+    return EACH2(vdivq_f32, x, y);
+}
+INLINE v16 v16_neg(v16 x)
+{
+    return EACH(vnegq_f32, x);
+}
+/* x > y ? x : y, and x < y ? x : y: a NaN in x gives y. */
+INLINE float32x4_t max4(float32x4_t x, float32x4_t y)
+{
+    return vbslq_f32(vcgtq_f32(x, y), x, y);
+}
+INLINE float32x4_t min4(float32x4_t x, float32x4_t y)
+{
+    return vbslq_f32(vcltq_f32(x, y), x, y);
+}
+INLINE v16 v16_max(v16 x, v16 y)
+{
+    return EACH2(max4, x, y);
+}
+INLINE v16 v16_min(v16 x, v16 y)
+{
+    return EACH2(min4, x, y);
+}
+INLINE float v16_largest(v16 v)
+{
+    return vmaxvq_f32(max4(max4(v.a, v.b), max4(v.c, v.d)));
+}
+
+INLINE float v16_sum(v16 v)
+{
+    float32x4_t s4 = vaddq_f32(vaddq_f32(v.a, v.c), vaddq_f32(v.b, v.d));
+    float32x2_t s2 = vadd_f32(vget_low_f32(s4), vget_high_f32(s4));
+    return vget_lane_f32(s2, 0) + vget_lane_f32(s2, 1);
+}
+
+/* The trees of the two rows of a register block. */
+INLINE void v16_sums(const v16 *v, float *out)
+{
+    out[0] = v16_sum(v[0]);
+    out[1] = v16_sum(v[1]);
+}
+
+/* p * 2^n, n in the low bits of t = n + EXP_MAGIC, in two factors as spec_expf does. */
+INLINE float32x4_t times_2n(float32x4_t p, float32x4_t t)
+{
+    int32x4_t n = vsubq_s32(vreinterpretq_s32_f32(t), vreinterpretq_s32_f32(vdupq_n_f32(EXP_MAGIC)));
+    int32x4_t half = vshrq_n_s32(n, 1), rest = vsubq_s32(n, half), bias = vdupq_n_s32(127);
+    float32x4_t x = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(half, bias), 23));
+    float32x4_t y = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(rest, bias), 23));
+    return vmulq_f32(vmulq_f32(p, x), y);
+}
+INLINE v16 v16_times_2n(v16 p, v16 t)
+{
+    return EACH2(times_2n, p, t);
+}
+
+INLINE v32 v32_unzip(v32 p)
+{
+    float32x4x2_t x = vuzpq_f32(p.lo.a, p.lo.b), y = vuzpq_f32(p.lo.c, p.lo.d);
+    float32x4x2_t z = vuzpq_f32(p.hi.a, p.hi.b), w = vuzpq_f32(p.hi.c, p.hi.d);
+    return (v32){{x.val[0], y.val[0], z.val[0], w.val[0]}, {x.val[1], y.val[1], z.val[1], w.val[1]}};
+}
+
+INLINE v32 v32_zip(v32 p)
+{
+    float32x4x2_t x = vzipq_f32(p.lo.a, p.hi.a), y = vzipq_f32(p.lo.b, p.hi.b);
+    float32x4x2_t z = vzipq_f32(p.lo.c, p.hi.c), w = vzipq_f32(p.lo.d, p.hi.d);
+    return (v32){{x.val[0], x.val[1], y.val[0], y.val[1]}, {z.val[0], z.val[1], w.val[0], w.val[1]}};
+}
+
+/* ---- weights ------------------------------------------------------------------------------------------------------ */
+
+INLINE float32x4_t floats(const uint8_t *p)
+{
+    return vreinterpretq_f32_u8(vld1q_u8(p));
+}
+
+INLINE v32 load32_f32(const uint8_t *row, uint64_t g)
+{
+    const uint8_t *p = row + g * 128;
+    return (v32){{floats(p), floats(p + 16), floats(p + 32), floats(p + 48)},
+                 {floats(p + 64), floats(p + 80), floats(p + 96), floats(p + 112)}};
+}
+
+INLINE v32 tail32_f32(const uint8_t *row, uint64_t g, uint32_t n)
+{
+    uint8_t copy[128] = {0};
+    memcpy(copy, row + g * 128, n * 4);
+    return load32_f32(copy, 0);
+}
+
+INLINE v32 load32_f16(const uint8_t *row, uint64_t g)
+{
+    return (v32){v16_load_half(row + g * 64), v16_load_half(row + g * 64 + 32)};
+}
+
+INLINE v32 tail32_f16(const uint8_t *row, uint64_t g, uint32_t n)
+{
+    uint8_t copy[64] = {0};
+    memcpy(copy, row + g * 64, n * 2);
+    return load32_f16(copy, 0);
+}
+
+INLINE v16 widen_bf16_lanes(const uint8_t *p)
+{
+    uint16x8_t x = eight_halves(p), y = eight_halves(p + 16);
+    return (v16){vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(x), 16)),
+                 vreinterpretq_f32_u32(vshll_n_u16(vget_high_u16(x), 16)),
+                 vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(y), 16)),
+                 vreinterpretq_f32_u32(vshll_n_u16(vget_high_u16(y), 16))};
+}
+
+INLINE v32 load32_bf16(const uint8_t *row, uint64_t g)
+{
+    return (v32){widen_bf16_lanes(row + g * 64), widen_bf16_lanes(row + g * 64 + 32)};
+}
+
+INLINE v32 tail32_bf16(const uint8_t *row, uint64_t g, uint32_t n)
+{
+    uint8_t copy[64] = {0};
+    memcpy(copy, row + g * 64, n * 2);
+    return load32_bf16(copy, 0);
+}
+
+/* The f16 at p in all lanes. */
+INLINE v16 scale_at(const uint8_t *p)
+{
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    float32x4_t x = vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(h)));
+    return (v16){x, x, x, x};
+}
+
+INLINE v16 signed_lanes(int8x16_t q)
+{
+    int16x8_t x = vmovl_s8(vget_low_s8(q)), y = vmovl_s8(vget_high_s8(q));
+    return (v16){vcvtq_f32_s32(vmovl_s16(vget_low_s16(x))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(x))),
+                 vcvtq_f32_s32(vmovl_s16(vget_low_s16(y))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(y)))};
+}
+
+INLINE v32 load32_q8_0(const uint8_t *row, uint64_t g)
+{
+    const uint8_t *p = row + g * 34;
+    v16 d = scale_at(p);
+    return (v32){v16_mul(d, signed_lanes(vreinterpretq_s8_u8(vld1q_u8(p + 2)))),
+                 v16_mul(d, signed_lanes(vreinterpretq_s8_u8(vld1q_u8(p + 18))))};
+}
+
+/* The low nibbles of 16 bytes, then the high ones, less `bias`. */
+INLINE v32 nibbles(const uint8_t *q, int8_t bias)
+{
+    uint8x16_t x = vld1q_u8(q);
+    int8x16_t low = vreinterpretq_s8_u8(vandq_u8(x, vdupq_n_u8(15))), high = vreinterpretq_s8_u8(vshrq_n_u8(x, 4));
+    return (v32){signed_lanes(vsubq_s8(low, vdupq_n_s8(bias))), signed_lanes(vsubq_s8(high, vdupq_n_s8(bias)))};
+}
+
+INLINE v32 load32_q4_0(const uint8_t *row, uint64_t g)
+{
+    const uint8_t *p = row + g * 18;
+    v16 d = scale_at(p);
+    v32 q = nibbles(p + 2, 8);
+    return (v32){v16_mul(d, q.lo), v16_mul(d, q.hi)};
+}
+
+INLINE v32 load32_q4_1(const uint8_t *row, uint64_t g)
+{
+    const uint8_t *p = row + g * 20;
+    v16 d = scale_at(p), m = scale_at(p + 2);
+    v32 q = nibbles(p + 4, 0);
+    return (v32){v16_fma(d, q.lo, m), v16_fma(d, q.hi, m)};
+}
+
+#define LEVEL(name)    name##_neon
+#define LEVEL_NAME     "neon"
+#define PANEL          2
+#define TILE           3
+#define FUSED          3
+#define FUSED_ROWS(n)  ((n) == 1 ? 4 : 2)
+#define SCORE_ROWS     2
+#define SCORE_CHUNKS   2
+#define VALUE_ROWS     2
+#define VALUE_CHUNKS   2
+#define PREFETCH_BYTES 1024
+#define FMA_CHAINS     6
+#include "lanes.h"
