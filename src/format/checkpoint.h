@@ -38,7 +38,7 @@ typedef struct checkpoint {
     arena *strings;
     checkpoint_kind kind;
     tensor_dialect dialect;
-    const char *path;   /* the folder or file */
+    const char *path; /* the folder or file */
     uint32_t n_files;
     checkpoint_file *files;
     size_t n_tensors;
@@ -47,12 +47,15 @@ typedef struct checkpoint {
                            general.architecture, keys named as Hugging Face names them */
     json_t *generation; /* generation_config.json or NULL */
     gguf *metadata;     /* CHECKPOINT_GGUF: for the tokenizer; else NULL */
+    uint32_t file_room; /* allocated */
+    size_t tensor_room;
 } checkpoint;
 
-/* path: a folder with config.json and safetensors, a .gguf file, or a config.json (or a folder with only that:
- * CHECKPOINT_CONFIG, no tensors). Stores are opened by store_open(). */
+/* path: a folder with config.json and safetensors, a .gguf file (of a split one: the first part), or a config.json (or
+ * a folder with only that: CHECKPOINT_CONFIG, no tensors). One of a folder's own .safetensors stands for the folder.
+ * Stores are opened by store_open(). */
 lamina_status checkpoint_open(memory *m, const char *path, checkpoint **out, lamina_error *err);
-void checkpoint_free(checkpoint *c); /* NULL is allowed */
+void checkpoint_free(checkpoint *c);                                  /* NULL is allowed */
 const tensor *checkpoint_find(const checkpoint *c, const char *name); /* NULL: none */
 
 /* For those who build a checkpoint (readers of formats, the store). */
@@ -60,7 +63,9 @@ checkpoint *checkpoint_new(memory *m, checkpoint_kind kind, const char *path, la
 lamina_status checkpoint_add_file(checkpoint *c, const char *path, const char *name, uint64_t bytes, uint32_t *index,
                                   lamina_error *err);
 lamina_status checkpoint_add_tensor(checkpoint *c, const tensor *t, lamina_error *err); /* copies the name */
-/* Sorts, then refuses duplicates, extents outside their file, overlaps, sizes that do not follow from the shape. */
+/* Sorts, then refuses duplicates, extents outside their file, overlaps, sizes that do not follow from the shape (of
+ * DT_OTHER neither size nor shape is judged, only the extent). Without files no extent is judged. May be called again
+ * after more has been added. */
 lamina_status checkpoint_seal(checkpoint *c, lamina_error *err);
 
 #endif
