@@ -83,10 +83,15 @@ flight *ring_reap(stream *s, bool block, bool *any);
 void ring_reset(stream *s);
 /* The error of a finished request, in words. */
 lamina_status ring_error(const stream *s, const flight *f, lamina_error *err);
-/* Reads streamed chunks as cut for `chunk_bytes`, from *matrix on (left where it stopped), for `seconds` with `depth`
- * in flight; nothing else may be in flight. parts NULL: as if nothing were pinned. */
-lamina_status ring_rate(stream *s, uint64_t chunk_bytes, const part *parts, size_t *matrix, double seconds,
-                        double *bytes_per_s, lamina_error *err);
+typedef struct rate_job {
+    uint64_t chunk_bytes;
+    const part *parts;  /* the streamed chunks of these; NULL: as if nothing were pinned */
+    double seconds;
+    uint64_t in_flight; /* bytes, at most */
+} rate_job;
+
+/* Reads streamed chunks from *matrix on (left where it stopped); nothing else may be in flight. */
+lamina_status ring_rate(stream *s, const rate_job *job, size_t *matrix, double *bytes_per_s, lamina_error *err);
 /* The read size, of chunk_bytes and its half and quarter, that is fastest on this device. */
 uint64_t ring_tune(stream *s);
 

@@ -297,7 +297,9 @@ lamina_status stream_measure(stream *s, double seconds, double *bytes_per_s, lam
     ring_reset(s);
     size_t matrix = 0;
     lamina_status status = LAMINA_OK;
-    if (s->streams) status = ring_rate(s, s->layout.chunk_bytes, s->parts, &matrix, seconds, bytes_per_s, err);
+    rate_job job = {
+        .chunk_bytes = s->layout.chunk_bytes, .parts = s->parts, .seconds = seconds, .in_flight = UINT64_MAX};
+    if (s->streams) status = ring_rate(s, &job, &matrix, bytes_per_s, err);
     ring_pump(s);
     return status;
 }
@@ -331,4 +333,17 @@ uint32_t stream_depth(const stream *s)
 stream_layout stream_get_layout(const stream *s)
 {
     return s->layout;
+}
+
+uint64_t stream_overhead(uint64_t chunk_bytes)
+{
+    (void)chunk_bytes; /* queues and directories are small beside the area for gathered rows */
+    return STREAM_GATHER_BYTES + (UINT64_C(256) << 10);
+}
+
+const void *stream_pinned(const stream *s, size_t matrix, uint64_t *n_rows)
+{
+    const part *p = &s->parts[matrix];
+    *n_rows = p->rows_in;
+    return p->rows_in ? p->pin + (s->matrices[matrix].offset - p->cut.pin_begin) : NULL;
 }
