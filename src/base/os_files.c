@@ -1,8 +1,9 @@
 /* Files seen from outside (identity, absolute names) and writing past the page cache.
  *
- * Owns the calls that packing needs beyond os.h: O_DIRECT for writing, early write-back, syncing a folder so that a
- * rename or a removal in it survives a power cut. Promises that every failure names the path and the system's reason,
- * that EINTR is retried, and that a file system without direct I/O is a slower path, never an error. */
+ * Owns what packing needs beyond os.h, as far as POSIX goes (os_linux.c and os_other.c hold the rest): syncing a folder
+ * so that a rename or a removal in it survives a power cut, writing past the page cache where that is possible.
+ * Promises that every failure names the path and the system's reason, that EINTR is retried, and that a file system
+ * without direct I/O is a slower path, never an error. */
 #include "base/os_files.h"
 
 #include <errno.h>
@@ -76,18 +77,17 @@ lamina_status os_absolute(memory *m, const char *path, bool keep_last, char **ou
     return whole ? LAMINA_OK : err ? err->status : LAMINA_E_MEMORY;
 }
 
+/* Tried with a page of zeros: some file systems accept the flag and refuse the writes. */
 lamina_status os_create_direct(const char *path, os_file *file, lamina_error *err)
 {
-    int flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC;
-    file->direct = true;
-    do file->fd = open(path, flags | O_DIRECT, 0666);
-    while (file->fd < 0 && errno == EINTR);
-    if (file->fd >= 0) return LAMINA_OK;
-    if (errno != EINVAL && errno != ENOTSUP) return refuse(err, path, "create", errno);
-    file->direct = false;
-    do file->fd = open(path, flags, 0666);
-    while (file->fd < 0 && errno == EINTR);
-    return file->fd >= 0 ? LAMINA_OK : refuse(err, path, "create", errno);
+    static const _Alignas(4096) unsigned char probe[4096];
+    TRY(os_create(path, file, err));
+    if (!os_pass_cache(file, true)) return LAMINA_OK;
+    ssize_t n;
+    do n = pwrite(file->fd, probe, sizeof probe, 0);
+    while (n < 0 && errno == EINTR);
+    file->direct = n == (ssize_t)sizeof probe || !os_pass_cache(file, false);
+    return LAMINA_OK;
 }
 
 lamina_status os_open_append(const char *path, os_file *file, lamina_error *err)
@@ -105,11 +105,6 @@ lamina_status os_truncate(const os_file *file, const char *name, uint64_t bytes,
     do failed = ftruncate(file->fd, (off_t)bytes);
     while (failed && errno == EINTR);
     return failed ? refuse(err, name, "set the size", errno) : LAMINA_OK;
-}
-
-void os_write_behind(const os_file *file, uint64_t offset, uint64_t bytes)
-{
-    (void)sync_file_range(file->fd, (off64_t)offset, (off64_t)bytes, SYNC_FILE_RANGE_WRITE);
 }
 
 lamina_status os_sync_dir(const char *path, lamina_error *err)

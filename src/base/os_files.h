@@ -24,6 +24,8 @@ lamina_status os_create_direct(const char *path, os_file *file, lamina_error *er
 /* Opens for writing without truncating; created when absent. */
 lamina_status os_open_append(const char *path, os_file *file, lamina_error *err);
 lamina_status os_truncate(const os_file *file, const char *name, uint64_t bytes, lamina_error *err);
+/* Switches direct I/O of an open file on or off; false: refused, nothing has changed. */
+bool os_pass_cache(const os_file *file, bool on);
 void os_write_behind(const os_file *file, uint64_t offset, uint64_t bytes); /* begin writing to the device: a hint */
 lamina_status os_sync_dir(const char *path, lamina_error *err);
 

@@ -3,6 +3,7 @@
  * network file systems accept or refuse it at different moments. Control groups of version 1 and 2 are both read, from
  * this process's own group up to the root of the mount, since a limit anywhere on the way binds. */
 #include "base/os.h"
+#include "base/os_files.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -77,6 +78,18 @@ void os_drop_cache(const os_file *file, uint64_t offset, uint64_t bytes)
 {
     if (offset > INT64_MAX || bytes > INT64_MAX) return;
     posix_fadvise(file->fd, (off_t)offset, (off_t)bytes, POSIX_FADV_DONTNEED);
+}
+
+bool os_pass_cache(const os_file *file, bool on)
+{
+    int flags = fcntl(file->fd, F_GETFL);
+    return flags >= 0 && fcntl(file->fd, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT) == 0;
+}
+
+void os_write_behind(const os_file *file, uint64_t offset, uint64_t bytes)
+{
+    if (offset > INT64_MAX || bytes > INT64_MAX) return;
+    (void)sync_file_range(file->fd, (off_t)offset, (off_t)bytes, SYNC_FILE_RANGE_WRITE);
 }
 
 /* ---- memory --------------------------------------------------------------------------------------------------- */

@@ -10,6 +10,7 @@
 #define _DARWIN_C_SOURCE 1
 
 #include "base/os.h"
+#include "base/os_files.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -56,6 +57,19 @@ void os_drop_cache(const os_file *file, uint64_t offset, uint64_t bytes)
     (void)offset;
     (void)bytes;
 #endif
+}
+
+bool os_pass_cache(const os_file *file, bool on)
+{
+    (void)file;
+    return !on;
+}
+
+void os_write_behind(const os_file *file, uint64_t offset, uint64_t bytes)
+{
+    (void)file;
+    (void)offset;
+    (void)bytes;
 }
 
 uint32_t os_cores(void)

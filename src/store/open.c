@@ -25,12 +25,12 @@ bool store_is(const char *path)
 
 bool store_incomplete(const char *path)
 {
-    return has(path, STORE_DRAFT) && !has(path, STORE_MANIFEST);
+    return has(path, STORE_DRAFT);
 }
 
 static lamina_status load_whole(memory *m, const char *path, image **out, lamina_error *err)
 {
-    if (store_incomplete(path))
+    if (store_incomplete(path) && !has(path, STORE_MANIFEST)) /* with one, only cleaning up is left to do */
         return error_set(err, LAMINA_E_FORMAT, "%s: incomplete store: pack again to resume", path);
     TRY(image_load(m, path, STORE_MANIFEST, FORM_MANIFEST, out, err));
     if (!*out) return error_set(err, LAMINA_E_FORMAT, "%s: is not a store: it has no " STORE_MANIFEST, path);

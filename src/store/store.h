@@ -17,8 +17,10 @@ typedef struct store_job { /* shared by packing and verifying */
     void *step_user; /* tests: before each write, sync, rename and removal, from any thread */
 } store_job;
 
-bool store_is(const char *path);         /* a folder that holds a manifest or the beginnings of one */
-bool store_incomplete(const char *path); /* begun and not finished: store_open() refuses it, store_pack() resumes it */
+bool store_is(const char *path); /* a folder that holds a manifest or the beginnings of one */
+/* A packing was begun and has not ended: store_pack() or, when the model opens no more, store_pack_resume() finishes
+ * it. Until the manifest is there store_open() refuses the store. */
+bool store_incomplete(const char *path);
 /* A checkpoint of kind CHECKPOINT_STORE and, if the store has one, its tokenizer (else *tok = NULL). */
 lamina_status store_open(memory *m, const char *path, bool with_tokenizer, checkpoint **out, tokenizer **tok,
                          lamina_error *err);

@@ -1,0 +1,308 @@
+/* Small models on disk, folders to compare, processes to kill: what the store's tests share. Everything lies under one
+ * temporary folder, removed at the end of each test. */
+#ifndef LAMINA_TEST_STORE_FIXTURE_H
+#define LAMINA_TEST_STORE_FIXTURE_H
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "store/store.h"
+#include "test.h"
+
+enum { PATH_BYTES = 512 };
+
+static char scratch[PATH_BYTES];
+
+static inline const char *under(char *buffer, const char *name)
+{
+    snprintf(buffer, PATH_BYTES, "%.250s/%.250s", scratch, name);
+    return buffer;
+}
+
+/* Expands to the path of scratch/NAME, with the life of the enclosing block. */
+#define UNDER(name) under((char[PATH_BYTES]){0}, name)
+
+static inline void remove_tree(const char *path)
+{
+    DIR *d = opendir(path);
+    if (!d) {
+        unlink(path);
+        return;
+    }
+    for (struct dirent *e; (e = readdir(d));) {
+        char inner[PATH_BYTES * 2];
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
+        snprintf(inner, sizeof inner, "%.600s/%.300s", path, e->d_name);
+        struct stat st;
+        if (lstat(inner, &st) == 0 && S_ISDIR(st.st_mode))
+            remove_tree(inner);
+        else
+            unlink(inner);
+    }
+    closedir(d);
+    rmdir(path);
+}
+
+static inline void begin_scratch(void)
+{
+    const char *tmp = getenv("TMPDIR");
+    snprintf(scratch, sizeof scratch, "%.200s/lamina-store-XXXXXX", tmp ? tmp : "/tmp");
+    if (!mkdtemp(scratch)) abort();
+}
+
+static inline void end_scratch(void)
+{
+    remove_tree(scratch);
+}
+
+static inline void write_file(const char *path, const void *data, size_t bytes)
+{
+    FILE *f = fopen(path, "wb");
+    if (!f || fwrite(data, 1, bytes, f) != bytes || fclose(f) != 0) abort();
+}
+
+/* Whole file; free(). NULL when there is none. */
+static inline unsigned char *read_file(const char *path, size_t *bytes)
+{
+    FILE *f = fopen(path, "rb");
+    if (!f) return NULL;
+    fseek(f, 0, SEEK_END);
+    long n = ftell(f);
+    rewind(f);
+    unsigned char *data = malloc((size_t)n + 1);
+    if (!data || fread(data, 1, (size_t)n, f) != (size_t)n) abort();
+    data[n] = 0;
+    fclose(f);
+    *bytes = (size_t)n;
+    return data;
+}
+
+/* ---- a tiny llama ---------------------------------------------------------------------------------------------- */
+
+typedef struct recipe {
+    int layers, shards; /* shards: files of the checkpoint */
+    bool tied, extra;   /* extra: a tensor that no pass uses */
+    unsigned seed;
+} recipe;
+
+typedef struct entry {
+    char name[80], type[8];
+    unsigned rows, cols; /* rows 0: a vector of cols */
+} entry;
+
+enum { TINY_HIDDEN = 64, TINY_FFN = 96, TINY_VOCAB = 501, TINY_MAX = 128 };
+
+static inline int tiny_entries(const recipe *r, entry *e)
+{
+    static const struct {
+        const char *name;
+        unsigned rows, cols;
+    } parts[] = {
+        {"input_layernorm.weight", 0, TINY_HIDDEN},
+        {"self_attn.q_proj.weight", TINY_HIDDEN, TINY_HIDDEN},
+        {"self_attn.k_proj.weight", TINY_HIDDEN / 2, TINY_HIDDEN},
+        {"self_attn.v_proj.weight", TINY_HIDDEN / 2, TINY_HIDDEN},
+        {"self_attn.o_proj.weight", TINY_HIDDEN, TINY_HIDDEN},
+        {"post_attention_layernorm.weight", 0, TINY_HIDDEN},
+        {"mlp.gate_proj.weight", TINY_FFN, TINY_HIDDEN},
+        {"mlp.up_proj.weight", TINY_FFN, TINY_HIDDEN},
+        {"mlp.down_proj.weight", TINY_HIDDEN, TINY_FFN},
+    };
+    int n = 0;
+    e[n++] = (entry){"model.embed_tokens.weight", "BF16", TINY_VOCAB, TINY_HIDDEN};
+    for (int l = 0; l < r->layers; l++)
+        for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+            e[n] = (entry){"", "BF16", parts[i].rows, parts[i].cols};
+            if (l % 3 == 1) strcpy(e[n].type, i == 0 ? "F32" : "F16");
+            snprintf(e[n++].name, sizeof e->name, "model.layers.%d.%s", l, parts[i].name);
+        }
+    e[n++] = (entry){"model.norm.weight", "F32", 0, TINY_HIDDEN};
+    if (!r->tied) e[n++] = (entry){"lm_head.weight", "BF16", TINY_VOCAB, TINY_HIDDEN};
+    if (r->extra) e[n++] = (entry){"model.layers.0.self_attn.rotary_emb.inv_freq", "F32", 0, 8};
+    return n;
+}
+
+static inline size_t entry_bytes(const entry *e)
+{
+    return (size_t)(e->rows ? e->rows : 1) * e->cols * (strcmp(e->type, "F32") == 0 ? 4 : 2);
+}
+
+static inline void write_shard(const char *path, const entry *e, int n, unsigned seed)
+{
+    static char header[1 << 16];
+    size_t at = 0, used = (size_t)snprintf(header, sizeof header, "{\"__metadata__\":{\"format\":\"pt\"}");
+    for (int i = 0; i < n; at += entry_bytes(&e[i]), i++) {
+        char shape[40];
+        if (e[i].rows)
+            snprintf(shape, sizeof shape, "%u,%u", e[i].rows, e[i].cols);
+        else
+            snprintf(shape, sizeof shape, "%u", e[i].cols);
+        used += (size_t)snprintf(header + used, sizeof header - used,
+                                 ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}", e[i].name,
+                                 e[i].type, shape, at, at + entry_bytes(&e[i]));
+    }
+    used += (size_t)snprintf(header + used, sizeof header - used, "}");
+    unsigned char *data = malloc(8 + used + at);
+    if (!data) abort();
+    for (int i = 0; i < 8; i++) data[i] = (unsigned char)(used >> (8 * i));
+    memcpy(data + 8, header, used);
+    for (size_t i = 0; i < at; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        data[8 + used + i] = (unsigned char)(seed >> 24);
+    }
+    write_file(path, data, 8 + used + at);
+    free(data);
+}
+
+/* Writes a checkpoint into scratch/NAME. */
+static inline void make_model(const char *name, const recipe *r)
+{
+    static entry e[TINY_MAX];
+    char path[PATH_BYTES * 2], text[1024];
+    int n = tiny_entries(r, e);
+    mkdir(UNDER(name), 0777);
+    int used = snprintf(text, sizeof text,
+                        "{\"model_type\":\"llama\",\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":%d,"
+                        "\"intermediate_size\":%d,\"num_hidden_layers\":%d,\"num_attention_heads\":4,"
+                        "\"num_key_value_heads\":2,\"vocab_size\":%d,\"rms_norm_eps\":1e-05,\"rope_theta\":10000.0,"
+                        "\"max_position_embeddings\":128,\"hidden_act\":\"silu\",\"tie_word_embeddings\":%s,"
+                        "\"torch_dtype\":\"bfloat16\",\"bos_token_id\":1,\"eos_token_id\":2}",
+                        TINY_HIDDEN, TINY_FFN, r->layers, TINY_VOCAB, r->tied ? "true" : "false");
+    snprintf(path, sizeof path, "%s/config.json", UNDER(name));
+    write_file(path, text, (size_t)used);
+    if (r->shards == 1) {
+        snprintf(path, sizeof path, "%s/model.safetensors", UNDER(name));
+        write_shard(path, e, n, r->seed);
+        return;
+    }
+    static char index[1 << 15];
+    size_t at = (size_t)snprintf(index, sizeof index, "{\"metadata\":{},\"weight_map\":{");
+    for (int s = 0; s < r->shards; s++) {
+        int from = n * s / r->shards, to = n * (s + 1) / r->shards;
+        char file[64];
+        snprintf(file, sizeof file, "model-%05d-of-%05d.safetensors", s + 1, r->shards);
+        snprintf(path, sizeof path, "%s/%s", UNDER(name), file);
+        write_shard(path, e + from, to - from, r->seed + (unsigned)s);
+        for (int i = from; i < to; i++)
+            at += (size_t)snprintf(index + at, sizeof index - at, "%s\"%s\":\"%s\"", i ? "," : "", e[i].name, file);
+    }
+    at += (size_t)snprintf(index + at, sizeof index - at, "}}");
+    snprintf(path, sizeof path, "%s/model.safetensors.index.json", UNDER(name));
+    write_file(path, index, at);
+}
+
+/* ---- packing --------------------------------------------------------------------------------------------------- */
+
+typedef struct opened {
+    memory *m;
+    checkpoint *c;
+    model *model;
+} opened;
+
+static inline void close_model(opened *o)
+{
+    model_free(o->model);
+    checkpoint_free(o->c);
+    if (o->m) memory_free(o->m);
+    *o = (opened){0};
+}
+
+static inline lamina_status open_model(const char *path, opened *o, lamina_error *err)
+{
+    *o = (opened){.m = memory_new()};
+    lamina_status status = checkpoint_open(o->m, path, &o->c, err);
+    if (status == LAMINA_OK) status = model_bind(o->m, o->c, NULL, &o->model, err);
+    if (status != LAMINA_OK) close_model(o);
+    return status;
+}
+
+/* Opens `from`, packs it into `to` and closes; a model that no longer opens is resumed from the store's draft, as the
+ * command line does it. */
+static inline lamina_status pack(const char *from, const char *to, const lamina_pack_options *options,
+                                 void (*step)(void *), void *step_user, lamina_pack_info *info, lamina_error *err)
+{
+    opened o;
+    lamina_status status = open_model(from, &o, err);
+    memory *m = memory_new();
+    store_job job = {.m = m, .step = step, .step_user = step_user};
+    if (status == LAMINA_OK)
+        status = store_pack(o.model, NULL, to, options, &job, info, err);
+    else if (store_incomplete(to))
+        status = store_pack_resume(to, from, options, &job, info, err);
+    close_model(&o);
+    uint64_t held = memory_free(m);
+    CHECK(held == 0, "%llu bytes leaked by packing", (unsigned long long)held);
+    return status;
+}
+
+static inline lamina_status verify(const char *path, uint64_t *bytes, lamina_error *err)
+{
+    store_job job = {.m = memory_new()};
+    lamina_status status = store_verify(path, &job, bytes, err);
+    uint64_t held = memory_free(job.m);
+    CHECK(held == 0, "%llu bytes leaked by verifying", (unsigned long long)held);
+    return status;
+}
+
+/* ---- comparing folders ------------------------------------------------------------------------------------------ */
+
+static inline int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Adds "NAME BYTES HASH" of every file below path to out, in sorted order. */
+static inline void describe(const char *path, const char *prefix, char **out, size_t *used)
+{
+    char *names[256];
+    size_t n = 0;
+    DIR *d = opendir(path);
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && n < 256) names[n++] = strdup(e->d_name);
+    if (d) closedir(d);
+    qsort(names, n, sizeof *names, compare_names);
+    for (size_t i = 0; i < n; i++) {
+        char inner[PATH_BYTES * 2], shown[PATH_BYTES];
+        struct stat st;
+        snprintf(inner, sizeof inner, "%.600s/%.300s", path, names[i]);
+        snprintf(shown, sizeof shown, "%.300s/%.200s", prefix, names[i]);
+        if (lstat(inner, &st) == 0 && S_ISDIR(st.st_mode)) {
+            describe(inner, shown, out, used);
+        } else {
+            size_t bytes = 0;
+            unsigned char *data = read_file(inner, &bytes);
+            unsigned long long h = 1469598103934665603ull; /* FNV-1a */
+            for (size_t k = 0; data && k < bytes; k++) h = (h ^ data[k]) * 1099511628211ull;
+            free(data);
+            *out = realloc(*out, *used + strlen(shown) + 64);
+            *used += (size_t)sprintf(*out + *used, "%s %zu %016llx\n", shown, bytes, h);
+        }
+        free(names[i]);
+    }
+}
+
+/* A text that is equal for equal trees; free(). */
+static inline char *tree_of(const char *path)
+{
+    char *out = calloc(1, 1);
+    size_t used = 0;
+    describe(path, "", &out, &used);
+    return out;
+}
+
+static inline bool trees_equal(const char *a, const char *b)
+{
+    char *x = tree_of(a), *y = tree_of(b);
+    bool same = *x && strcmp(x, y) == 0;
+    if (!same) printf("  %s:\n%s  %s:\n%s", a, x, b, y);
+    free(x);
+    free(y);
+    return same;
+}
+
+#endif
