@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 typedef struct place {
@@ -199,6 +200,85 @@ static void address_space_limit(uint64_t left)
 }
 #endif
 
+#ifndef TEST_PORTABLE
+static bool put_text(const char *folder, const char *file, const char *text)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, file);
+    FILE *f = fopen(path, "r+"); /* never makes a file */
+    if (!f) return false;
+    bool ok = fputs(text, f) >= 0;
+    return fclose(f) == 0 && ok;
+}
+
+/* What a child process sees after it joined the group; false when it could not. */
+static bool seen_within(const char *folder, uint64_t *available, uint32_t *cores)
+{
+    struct {
+        uint64_t available;
+        uint32_t cores;
+        bool joined;
+    } seen = {0, 0, false};
+    int ends[2];
+    if (pipe(ends) != 0) return false;
+    pid_t child = fork();
+    if (child == 0) {
+        char pid[32];
+        snprintf(pid, sizeof pid, "%d", (int)getpid());
+        seen.joined = put_text(folder, "cgroup.procs", pid);
+        seen.available = os_available_memory();
+        seen.cores = os_cores();
+        _exit(write(ends[1], &seen, sizeof seen) != (ssize_t)sizeof seen);
+    }
+    close(ends[1]);
+    bool told = child > 0 && read(ends[0], &seen, sizeof seen) == (ssize_t)sizeof seen;
+    close(ends[0]);
+    if (child > 0) waitpid(child, NULL, 0);
+    *available = seen.available;
+    *cores = seen.cores;
+    return told && seen.joined;
+}
+
+/* A control group's limit binds, and so does that of the group above it. Needs the right to make groups. */
+static void control_groups(void)
+{
+    static const struct {
+        const char *mount, *memory, *cpu, *quota;
+    } kinds[] = {
+        {"/sys/fs/cgroup/memory", "memory.limit_in_bytes", NULL, NULL},
+        {"/sys/fs/cgroup/cpu", NULL, "cpu.cfs_quota_us", "100000"},
+        {"/sys/fs/cgroup", "memory.max", "cpu.max", "100000 100000"},
+    };
+    int tried = 0;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        char outer[128], inner[160];
+        snprintf(outer, sizeof outer, "%s/lamina_test_%d", kinds[i].mount, (int)getpid());
+        snprintf(inner, sizeof inner, "%s/inner", outer);
+        if (mkdir(outer, 0755) != 0) continue;
+        bool memory_set = kinds[i].memory && put_text(outer, kinds[i].memory, "67108864");
+        bool cpu_set = kinds[i].cpu && put_text(outer, kinds[i].cpu, kinds[i].quota);
+        uint64_t available = 0;
+        uint32_t cores = 0;
+        if ((memory_set || cpu_set) && mkdir(inner, 0755) == 0) {
+            if (seen_within(inner, &available, &cores)) {
+                tried++;
+                printf("  %s: %.1f MiB, %u cores\n", inner, (double)available / 0x1p20, cores);
+                if (memory_set) CHECK(available <= 67108864 && available > 32 << 20);
+                if (cpu_set) CHECK(cores == 1);
+            }
+            rmdir(inner);
+        }
+        rmdir(outer);
+    }
+    if (!tried) SKIP("no right to make a control group");
+}
+#else
+static void control_groups(void)
+{
+    SKIP("the portable seam knows no control groups");
+}
+#endif
+
 static void this_process(void)
 {
     uint64_t now = os_resident_bytes(), peak = os_peak_resident_bytes(), left = os_available_memory();
@@ -236,4 +316,4 @@ static void clock_and_text(void)
 }
 
 TEST_MAIN(T(write_and_read), T(direct), T(refusals), T(full_disk), T(whole_files), T(folders), T(this_process),
-          T(clock_and_text))
+          T(control_groups), T(clock_and_text))
