@@ -1,0 +1,172 @@
+/* The driver's speed mode: GB/s of weights for few token rows beside a plain read of the same bytes, GFLOP/s for many
+ * beside the multiply-add peak, measured alternately, for each level. */
+#ifndef LAMINA_TEST_SPEED_H
+#define LAMINA_TEST_SPEED_H
+
+#include "base/os.h"
+
+typedef struct bench {
+    memory *m;
+    pool *pool;
+    backend *b;
+    double ram, peak; /* bytes/s, operations/s */
+} bench;
+
+static double best_of(double a, double b)
+{
+    return a > b ? a : b;
+}
+
+/* Many matrices of [rows, k], more than the caches hold, applied in turn to n rows, as decoding does. */
+static void speed_decode(bench *s, dtype type, uint64_t rows, uint64_t k, uint32_t n, size_t total)
+{
+    uint64_t row = dtype_row_bytes(type, k), bytes = row * rows, count = total / bytes;
+    uint8_t *w = mem_pages(s->m, MEM_OTHER, total, NULL);
+    float *x = mem_alloc(s->m, MEM_OTHER, n * k * 4, NULL), *y = mem_alloc(s->m, MEM_OTHER, n * rows * 4, NULL);
+    void *packed = mem_alloc(s->m, MEM_OTHER, s->b->ops->packed_bytes(s->b, n, k), NULL);
+    if (!w || !x || !y || !packed) {
+        printf("no memory\n");
+        return;
+    }
+    memset(w, 0x3c, total); /* an ordinary number in every type */
+    for (uint64_t i = 0; i < n * k; i++) x[i] = 1.0f;
+    s->b->ops->pack(s->b, x, n, k, packed);
+    double apply = 0, ram = 0;
+    for (int round = 0; round < 3; round++) {
+        double t = os_seconds();
+        for (uint64_t i = 0; i < count; i++) {
+            matrix_rows m = {.type = type, .data = w + i * bytes, .n_rows = rows, .cols = k};
+            s->b->ops->apply(s->b, &m, packed, n, y, rows);
+        }
+        apply = best_of(apply, (double)(count * bytes) / (os_seconds() - t));
+        ram = best_of(ram, backend_cpu_measure_ram(s->b, 0.1));
+    }
+    printf("  %-5s %u row%s  %6.2f GB/s  read %6.2f GB/s  ratio %.3f  %6.2f Gweights/s\n", dtype_name(type), n,
+           n == 1 ? " " : "s", apply / 1e9, ram / 1e9, apply / ram, apply / (double)row * (double)k / 1e9);
+    mem_pages_free(s->m, MEM_OTHER, w, total);
+    mem_free(s->m, x);
+    mem_free(s->m, y);
+    mem_free(s->m, packed);
+}
+
+static void speed_prefill(bench *s, dtype type, uint64_t rows, uint64_t k, uint32_t n)
+{
+    uint64_t bytes = dtype_row_bytes(type, k) * rows;
+    uint8_t *w = mem_pages(s->m, MEM_OTHER, bytes, NULL);
+    float *x = mem_alloc(s->m, MEM_OTHER, n * k * 4, NULL), *y = mem_pages(s->m, MEM_OTHER, n * rows * 4, NULL);
+    void *packed = mem_pages(s->m, MEM_OTHER, s->b->ops->packed_bytes(s->b, n, k), NULL);
+    if (!w || !x || !y || !packed) {
+        printf("no memory\n");
+        return;
+    }
+    memset(w, 0x3c, bytes);
+    for (uint64_t i = 0; i < n * k; i++) x[i] = 1.0f;
+    double flops = 0, peak = 0, pack = 1e9;
+    for (int round = 0; round < 4; round++) {
+        double t = os_seconds();
+        s->b->ops->pack(s->b, x, n, k, packed);
+        double u = os_seconds();
+        matrix_rows m = {.type = type, .data = w, .n_rows = rows, .cols = k};
+        s->b->ops->apply(s->b, &m, packed, n, y, rows);
+        flops = best_of(flops, 2.0 * (double)(rows * k * n) / (os_seconds() - u));
+        if (u - t < pack) pack = u - t;
+        peak = best_of(peak, backend_cpu_measure_fma(s->b, 0.05));
+    }
+    printf("  %-5s %5ux%llux%llu  %7.1f GFLOP/s  peak %7.1f  ratio %.3f  (pack %.2f ms)\n", dtype_name(type), n,
+           (unsigned long long)rows, (unsigned long long)k, flops / 1e9, peak / 1e9, flops / peak, pack * 1e3);
+    mem_pages_free(s->m, MEM_OTHER, w, bytes);
+    mem_free(s->m, x);
+    mem_pages_free(s->m, MEM_OTHER, y, n * rows * 4);
+    mem_pages_free(s->m, MEM_OTHER, packed, s->b->ops->packed_bytes(s->b, n, k));
+}
+
+/* 24 query heads over 8 KV heads of 128. */
+static void speed_attention(bench *s, uint32_t n, uint32_t position, bool half)
+{
+    enum { HEADS = 24, KV_HEADS = 8, DIM = 128 };
+    uint32_t capacity = (position + n + 63) / 64 * 64;
+    size_t cache = kv_layer_bytes(KV_HEADS, DIM, capacity, half), rows = (size_t)n * DIM * 4;
+    attention_rows part = {.kv = {.capacity = capacity, .half = half}, .n_rows = n, .position = position};
+    part.kv.k = mem_pages(s->m, MEM_OTHER, cache, NULL);
+    part.kv.v = mem_pages(s->m, MEM_OTHER, cache, NULL);
+    float *q = mem_pages(s->m, MEM_OTHER, rows * HEADS, NULL), *out = mem_pages(s->m, MEM_OTHER, rows * HEADS, NULL);
+    float *k = mem_pages(s->m, MEM_OTHER, rows * KV_HEADS, NULL),
+          *v = mem_pages(s->m, MEM_OTHER, rows * KV_HEADS, NULL);
+    if (!part.kv.k || !part.kv.v || !q || !out || !k || !v) {
+        printf("no memory\n");
+        return;
+    }
+    memset(part.kv.k, 0x11, cache);
+    memset(part.kv.v, 0x11, cache);
+    attention_args a = {.q = q,
+                        .k = k,
+                        .v = v,
+                        .out = out,
+                        .heads = HEADS,
+                        .kv_heads = KV_HEADS,
+                        .head_dim = DIM,
+                        .scale = 0.1f,
+                        .parts = &part,
+                        .n_parts = 1};
+    double seconds = 1e9, visible = 0;
+    for (uint32_t i = 0; i < n; i++) visible += position + i + 1;
+    for (int round = 0; round < 4; round++) {
+        double t = os_seconds();
+        s->b->ops->attention(s->b, &a);
+        t = os_seconds() - t;
+        if (t < seconds) seconds = t;
+    }
+    printf("  attention %4u rows at %6u %s  %8.3f ms  %6.1f GFLOP/s  cache %6.2f GB/s\n", n, position,
+           half ? "f16" : "f32", seconds * 1e3, 4.0 * visible * HEADS * DIM / seconds / 1e9,
+           2.0 * (double)cache / seconds / 1e9);
+    mem_pages_free(s->m, MEM_OTHER, part.kv.k, cache);
+    mem_pages_free(s->m, MEM_OTHER, part.kv.v, cache);
+    mem_pages_free(s->m, MEM_OTHER, q, rows * HEADS);
+    mem_pages_free(s->m, MEM_OTHER, out, rows * HEADS);
+    mem_pages_free(s->m, MEM_OTHER, k, rows * KV_HEADS);
+    mem_pages_free(s->m, MEM_OTHER, v, rows * KV_HEADS);
+}
+
+static void speed_level(bench *s, bool quick)
+{
+    static const dtype types[] = {DT_BF16, DT_F16, DT_F32, DT_Q8_0, DT_Q4_0, DT_Q4_1};
+    size_t total = (size_t)(quick ? 64 : 768) << 20;
+    printf("%s, %u threads\n", backend_cpu_isa(s->b), pool_threads(s->pool));
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) speed_decode(s, types[i], 3072, 3072, 1, total);
+    for (uint32_t n = 2; n <= 6; n++) speed_decode(s, DT_BF16, 3072, 3072, n, total);
+    speed_prefill(s, DT_BF16, 3072, 3072, 16);
+    speed_prefill(s, DT_BF16, 3072, 3072, 64);
+    speed_prefill(s, DT_BF16, 3072, 3072, 256);
+    speed_prefill(s, DT_BF16, 8192, 3072, 256);
+    speed_prefill(s, DT_BF16, 3072, 8192, 256);
+    speed_prefill(s, DT_Q4_0, 3072, 3072, 256);
+    speed_attention(s, 1, 100000, false);
+    speed_attention(s, 1, 100000, true);
+    speed_attention(s, 256, 0, false);
+    speed_attention(s, 1024, 0, false);
+    speed_attention(s, 256, 4096, true);
+}
+
+static int speed_main(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        lamina_isa isa;
+    } levels[] = {{"scalar", LAMINA_ISA_SCALAR},
+                  {"avx2", LAMINA_ISA_AVX2},
+                  {"avx512", LAMINA_ISA_AVX512},
+                  {"neon", LAMINA_ISA_NEON}};
+    bench s = {.m = memory_new()};
+    uint32_t threads = argc > 3 ? (uint32_t)atoi(argv[3]) : os_cores();
+    if (!s.m || pool_new(s.m, threads, &s.pool, NULL) != LAMINA_OK) return 1;
+    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
+        if (argc > 2 ? strcmp(argv[2], levels[i].name) != 0 : i == 0) continue; /* scalar only when asked for */
+        if (backend_cpu_new(s.m, s.pool, levels[i].isa, &s.b, NULL) != LAMINA_OK) return 1;
+        if (!strcmp(backend_cpu_isa(s.b), levels[i].name)) speed_level(&s, i == 0);
+        s.b->ops->close(s.b);
+    }
+    pool_free(s.pool);
+    return memory_free(s.m) == 0 ? 0 : 1;
+}
+
+#endif
