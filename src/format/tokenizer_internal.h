@@ -1,0 +1,314 @@
+/* The inside of a tokenizer: a pipeline of steps as data. Text passes through
+ *
+ *   added tokens (raw) -> normalizer steps -> added tokens (normalized) -> pre-tokenizer steps -> model -> template
+ *
+ * and ids through decoder steps. Each step is a tagged struct; a new kind of step is a new tag and one case. Readers
+ * (tokenizer.json, GGUF, the compact form) fill the same structs through the builder; after tokenizer_seal() nothing
+ * changes any more. */
+#ifndef LAMINA_FORMAT_TOKENIZER_INTERNAL_H
+#define LAMINA_FORMAT_TOKENIZER_INTERNAL_H
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include "format/tokenizer.h"
+
+enum {
+    TOKEN_ID_BITS = 21,                       /* ids share words with ranks and tags, see pair_table, piece_table */
+    TOKEN_MAX_IDS = (1 << TOKEN_ID_BITS) - 1, /* 2 million: eight times the largest vocabulary known */
+    TOKEN_MAX_MERGES = (1 << 22) - 1,
+    TOKEN_MAX_STEPS = 32,        /* of each pipeline */
+    TOKEN_MAX_PATTERN = 1 << 16, /* bytes of a regular expression or replacement */
+    TOKEN_MAX_PROBE = 4096       /* longer runs in a hash table are an attack, not a vocabulary */
+};
+
+typedef struct text_span {
+    const char *data;
+    uint32_t bytes;
+} text_span; /* UTF-8, NUL-terminated beyond its bytes */
+
+/* A pattern: what is searched for in Split and Replace. */
+typedef struct pattern {
+    text_span source; /* Oniguruma's syntax, as tokenizer.json writes it; literal: the text itself */
+    bool literal;
+    pcre2_code *code;
+} pattern;
+
+typedef enum normalizer_kind {
+    NORMALIZE_NFC,
+    NORMALIZE_NFD,
+    NORMALIZE_NFKC,
+    NORMALIZE_NFKD,
+    NORMALIZE_LOWERCASE,
+    NORMALIZE_REPLACE, /* pattern -> content */
+    NORMALIZE_PREPEND, /* content before a text that is not empty */
+    NORMALIZE_STRIP,   /* white space at the left, right end */
+    NORMALIZE_KINDS
+} normalizer_kind;
+
+typedef struct normalizer_step {
+    normalizer_kind kind;
+    bool left, right;
+    pattern find;
+    text_span content;
+} normalizer_step;
+
+typedef enum split_behavior {
+    SPLIT_ISOLATED,
+    SPLIT_REMOVED,
+    SPLIT_MERGED_WITH_PREVIOUS,
+    SPLIT_MERGED_WITH_NEXT,
+    SPLIT_CONTIGUOUS,
+    SPLIT_BEHAVIORS
+} split_behavior;
+
+typedef enum splitter_kind {
+    SPLITTER_PATTERN,
+    SPLITTER_DIGITS, /* N; behaviour says whether one by one */
+    SPLITTER_PUNCTUATION,
+    SPLITTER_PREFIX_SPACE, /* ByteLevel's add_prefix_space: a space before a piece that has none */
+    SPLITTER_BYTE_CHARS,   /* bytes spelt in GPT-2's alphabet, for the steps behind it */
+    SPLITTER_KINDS
+} splitter_kind;
+
+typedef struct splitter_step {
+    splitter_kind kind;
+    split_behavior behavior;
+    bool invert;
+    pattern find;
+} splitter_step;
+
+typedef enum decoder_kind {
+    DECODE_BYTES,         /* pieces are bytes (byte-level models) */
+    DECODE_REPLACE,       /* find.source (literal) -> content, in each piece */
+    DECODE_BYTE_FALLBACK, /* <0xNN> -> that byte */
+    DECODE_FUSE,          /* from here on the text is one */
+    DECODE_STRIP,         /* behind FUSE: at most one `content` at the text's begin */
+    DECODE_KINDS
+} decoder_kind;
+
+typedef struct decoder_step {
+    decoder_kind kind;
+    text_span find, content;
+} decoder_step;
+
+typedef struct added_token {
+    text_span text;
+    uint32_t id;
+    bool special, lstrip, rstrip, normalized, single_word;
+} added_token;
+
+/* Leftmost-longest search for added tokens: their spellings sorted; a match narrows the range byte by byte. */
+typedef struct matcher_entry {
+    text_span text;
+    uint32_t token; /* index into added */
+} matcher_entry;
+typedef struct matcher {
+    matcher_entry *entries;
+    uint32_t n;
+    uint32_t first[257]; /* entries that begin with byte b: [first[b], first[b + 1]) */
+} matcher;
+
+enum { PIECE_PRESENT = 1, PIECE_LOOKUP = 2 /* the model finds it by its text */, PIECE_SPECIAL = 4 };
+
+/* Text of each id, and ids by text. For byte-level models a piece is its bytes, else as the file spells it. */
+typedef struct vocabulary {
+    uint32_t n_ids;   /* ids are below this */
+    uint32_t *offset; /* [n_ids + 1] into text */
+    char *text;
+    uint8_t *flags;        /* [n_ids] */
+    uint32_t *piece_table; /* open addressing: 11 bits of hash over 21 bits of id; UINT32_MAX: free */
+    uint32_t piece_mask;
+} vocabulary;
+
+typedef struct bpe_model {
+    uint32_t n_merges;
+    uint32_t *merged;     /* [n_merges] id made by the merge of this rank */
+    uint64_t *pair_table; /* open addressing: left 21 bits, right 21 bits, rank 22 bits; UINT64_MAX: free */
+    uint64_t pair_mask;
+    unsigned pair_shift;
+    int32_t byte_id[256]; /* byte-level: id of each byte; byte fallback: id of <0xNN>; -1: none */
+    int32_t unknown;      /* -1: none, unknown characters vanish */
+    bool fuse_unknown, byte_fallback, ignore_merges;
+} bpe_model;
+
+typedef enum model_kind { MODEL_BPE } model_kind;
+
+struct tokenizer {
+    memory *m;
+    arena *strings;
+    pcre2_general_context *general;
+    uint32_t n_normalizers, n_splitters, n_decoders, n_added, n_before, n_after;
+    normalizer_step normalizers[TOKEN_MAX_STEPS];
+    splitter_step splitters[TOKEN_MAX_STEPS];
+    decoder_step decoders[TOKEN_MAX_STEPS];
+    added_token *added; /* [n_added] in the file's order, special ones first */
+    matcher raw, normalized;
+    bool byte_level; /* the model's symbols are bytes */
+    bool byte_chars; /* ... and SPLITTER_BYTE_CHARS is among the steps: spell pieces back to bytes behind them */
+    model_kind kind;
+    vocabulary vocab;
+    bpe_model bpe;
+    uint32_t *before, *after; /* ids that the template puts around a text */
+    int32_t bos, eos;
+    char *chat_template;
+};
+
+/* ---- growing text (tokenizer_build.c) ----------------------------------------------------------------------- */
+
+typedef struct text_buffer {
+    char *data;
+    size_t bytes, capacity;
+} text_buffer;
+lamina_status buffer_reserve(memory *m, text_buffer *b, size_t more, lamina_error *err); /* room for `more` bytes */
+lamina_status buffer_append(memory *m, text_buffer *b, const char *data, size_t bytes, lamina_error *err);
+/* Doubles an array when it is full. */
+lamina_status array_grow(memory *m, void **array, size_t n, size_t *capacity, size_t size, lamina_error *err);
+lamina_status no_memory(const lamina_error *err); /* the status that a failed mem_ call left behind */
+
+/* ---- building (tokenizer_build.c) --------------------------------------------------------------------------- */
+
+typedef struct piece_span {
+    uint32_t offset, bytes;
+} piece_span; /* bytes UINT32_MAX: no such piece */
+
+typedef struct builder {
+    memory *m;
+    const char *name; /* of the source, for errors */
+    tokenizer *t;
+    text_buffer text; /* the pieces as the source spells them */
+    piece_span *spans;
+    size_t n_ids, spans_capacity;
+    uint32_t n_pieces; /* of the model: what HF calls the vocabulary's size */
+    uint32_t *table;   /* ids by spelling; as vocabulary.piece_table */
+    uint32_t mask;
+    uint64_t *pairs; /* merges in order: left, right */
+    size_t n_merges, pairs_capacity, merged_capacity;
+    size_t added_capacity;
+} builder;
+
+lamina_status builder_begin(memory *m, const char *name, builder *b, lamina_error *err);
+void builder_end(builder *b); /* frees what is not handed over */
+lamina_status builder_text(builder *b, const char *data, size_t bytes, text_span *out, lamina_error *err); /* a copy */
+lamina_status builder_piece(builder *b, uint64_t id, const char *text, size_t bytes, lamina_error *err);
+int32_t builder_find(const builder *b, const char *text, size_t bytes); /* -1: none */
+lamina_status builder_merge(builder *b, text_span left, text_span right, lamina_error *err);
+lamina_status builder_merge_line(builder *b, const char *text, size_t bytes, lamina_error *err); /* "left right" */
+lamina_status builder_added(builder *b, const added_token *token, lamina_error *err); /* id is found or given here */
+lamina_status builder_around(builder *b, bool before, int64_t id, lamina_error *err); /* appends to the template */
+lamina_status builder_normalizer(builder *b, const normalizer_step *step, lamina_error *err);
+lamina_status builder_splitter(builder *b, const splitter_step *step, lamina_error *err);
+lamina_status builder_decoder(builder *b, const decoder_step *step, lamina_error *err);
+/* ByteLevel: the steps it stands for. */
+lamina_status builder_byte_level(builder *b, bool prefix_space, bool use_regex, lamina_error *err);
+lamina_status builder_pattern_splitter(builder *b, const char *regex, lamina_error *err); /* isolated */
+/* The id of a piece or added token; -1: none. */
+int32_t builder_token(const builder *b, const char *text, size_t bytes);
+/* Everything is there: makes the tables, compiles the patterns, hands the tokenizer over. */
+lamina_status builder_finish(builder *b, tokenizer **out, lamina_error *err);
+
+/* From filled structs (steps, added, vocab.offset/text/flags, merges) to tables and compiled patterns. pairs: as in
+ * the builder, [bpe.n_merges]; UINT64_MAX: a rank without a pair. */
+lamina_status tokenizer_seal(tokenizer *t, const char *name, const uint64_t *pairs, lamina_error *err);
+tokenizer *tokenizer_new(memory *m, lamina_error *err);
+
+uint64_t hash_bytes(const char *data, size_t bytes);
+static inline uint64_t pair_key(uint32_t left, uint32_t right)
+{
+    return (uint64_t)left << 43 | (uint64_t)right << 22;
+}
+int32_t vocabulary_find(const vocabulary *v, const char *text, size_t bytes); /* -1: none */
+
+/* ---- patterns (tokenizer_regex.c) --------------------------------------------------------------------------- */
+
+pcre2_general_context *regex_context(memory *m); /* NULL: no memory */
+lamina_status regex_compile(memory *m, pcre2_general_context *general, const char *name, pattern *p, lamina_error *err);
+void regex_free(pattern *p);
+extern const char regex_gpt2[]; /* what ByteLevel's use_regex means */
+
+typedef struct regex_scratch { /* of one call: what a search needs beside the pattern */
+    pcre2_general_context *general;
+    pcre2_match_context *match;
+    pcre2_match_data *data;
+    pcre2_jit_stack *stack;
+} regex_scratch;
+lamina_status regex_scratch_new(memory *m, regex_scratch *s, lamina_error *err);
+void regex_scratch_free(regex_scratch *s);
+
+typedef struct regex_cursor {
+    size_t at, last_end;
+    bool matched;
+} regex_cursor; /* zero-initialised */
+/* The next match of p in text [bytes] (valid UTF-8), leftmost first, as an iterator of HF's onig bindings gives them. */
+lamina_status regex_next(regex_scratch *s, const pattern *p, const char *text, size_t bytes, regex_cursor *c,
+                         size_t *begin, size_t *end, bool *found, lamina_error *err);
+
+/* ---- encoding ----------------------------------------------------------------------------------------------- */
+
+enum { WORD_CACHE_TEXT = 30, WORD_CACHE_IDS = 8, WORD_CACHE_SIZE = 4096 };
+typedef struct word_entry {
+    uint8_t bytes, n;
+    char text[WORD_CACHE_TEXT];
+    uint32_t ids[WORD_CACHE_IDS];
+} word_entry;
+typedef struct bpe_symbol {
+    uint32_t id, rank, previous, next;
+} bpe_symbol;
+
+typedef struct encoder {
+    const tokenizer *t;
+    memory *m;
+    lamina_error *err;
+    bool plain;
+    int32_t *ids;
+    size_t n_ids, capacity;
+    regex_scratch regex;
+    text_buffer normal[2];             /* normalizers write from one to the other */
+    text_buffer step[TOKEN_MAX_STEPS]; /* of splitters that change their text */
+    text_buffer bytes;                 /* pieces spelt back from the alphabet */
+    int32_t *points;                   /* composition */
+    size_t points_capacity;
+    bpe_symbol *symbols;
+    uint64_t *heap;
+    size_t symbols_capacity, heap_capacity;
+    word_entry *cache; /* [WORD_CACHE_SIZE] or NULL */
+} encoder;
+
+lamina_status encoder_emit(encoder *e, uint32_t id);
+/* tokenizer_normalize.c: text -> *out, *out_bytes (in e->normal, or text itself). */
+lamina_status normalize(encoder *e, const char *text, size_t bytes, const char **out, size_t *out_bytes);
+/* tokenizer_pretokenize.c: cuts a text without added tokens and hands the pieces to the model. */
+lamina_status pretokenize(encoder *e, const char *text, size_t bytes);
+/* tokenizer_bpe.c */
+lamina_status bpe_encode(encoder *e, const char *text, size_t bytes);
+lamina_status bpe_seal(tokenizer *t, const char *name, const uint64_t *pairs, lamina_error *err);
+
+/* tokenizer_added.c */
+typedef struct added_match {
+    size_t begin, end;
+    const added_token *token;
+} added_match;
+typedef struct added_cursor {
+    size_t at, emitted;
+} added_cursor; /* zero-initialised */
+lamina_status matcher_seal(tokenizer *t, matcher *mt, const matcher_entry *entries, uint32_t n, lamina_error *err);
+/* The next added token; its begin and end include the white space that it takes. */
+bool added_next(const tokenizer *t, const matcher *mt, bool plain, const char *text, size_t bytes, added_cursor *c,
+                added_match *match);
+
+/* ---- readers ------------------------------------------------------------------------------------------------ */
+
+/* tokenizer_json.c, tokenizer_json_steps.c. config: the text of tokenizer_config.json or NULL. chat: a template from
+ * a file of its own or NULL. */
+typedef struct tokenizer_files {
+    const char *json, *config, *chat;
+    size_t json_bytes, config_bytes, chat_bytes;
+} tokenizer_files;
+lamina_status tokenizer_read_json(memory *m, const tokenizer_files *files, tokenizer **out, lamina_error *err);
+struct jp;
+lamina_status json_read_normalizer(builder *b, const struct jp *at, lamina_error *err);
+lamina_status json_read_splitter(builder *b, const struct jp *at, lamina_error *err);
+lamina_status json_read_decoder(builder *b, const struct jp *at, lamina_error *err);
+lamina_status json_read_post_processor(builder *b, const struct jp *at, lamina_error *err);
+
+#endif

@@ -1,0 +1,306 @@
+/* tokenizer.json and tokenizer_config.json.
+ *
+ * The file's text is checked once and then walked by cursors, member by member, in the order in which this reader
+ * needs them, whatever the order in the file; the vocabulary goes straight into the builder. Beside the text itself
+ * nothing of the size of the file is held. */
+#include <string.h>
+
+#include "format/jsonpull.h"
+#include "format/tokenizer_internal.h"
+
+static const char json_name[] = "tokenizer.json", config_name[] = "tokenizer_config.json";
+
+static lamina_status unsupported(const char *what, lamina_error *err)
+{
+    return error_set(err, LAMINA_E_UNSUPPORTED, "%s: %s is not supported", json_name, what);
+}
+
+/* ---- the model ---------------------------------------------------------------------------------------------- */
+
+static lamina_status read_vocabulary(builder *b, const jp *at, lamina_error *err)
+{
+    jp in;
+    TRY(jp_enter(at, JP_OBJECT, &in, err));
+    for (;;) {
+        bool more;
+        jp_text key;
+        int64_t id;
+        TRY(jp_next_key(&in, &more, &key, err));
+        if (!more) return LAMINA_OK;
+        TRY(jp_integer(&in, &id, err));
+        if (id < 0)
+            return error_set(err, LAMINA_E_FORMAT, "%s: piece \"%.*s\" has id %lld", json_name,
+                             (int)(key.bytes < 60 ? key.bytes : 60), key.data, (long long)id);
+        TRY(builder_piece(b, (uint64_t)id, key.data, key.bytes, err));
+    }
+}
+
+/* ["left", "right"]; the left one is kept in the buffer while the right one is read. */
+static lamina_status read_merge_pair(builder *b, jp *at, text_buffer *keep, lamina_error *err)
+{
+    jp in;
+    jp_text left, right;
+    TRY(jp_enter(at, JP_ARRAY, &in, err));
+    keep->bytes = 0;
+    if (!jp_next_item(&in)) return error_set(err, LAMINA_E_FORMAT, "%s: merge %zu is empty", json_name, b->n_merges);
+    TRY(jp_string(&in, &left, err));
+    TRY(buffer_append(b->m, keep, left.data, left.bytes, err));
+    if (!jp_next_item(&in))
+        return error_set(err, LAMINA_E_FORMAT, "%s: merge %zu has one piece", json_name, b->n_merges);
+    TRY(jp_string(&in, &right, err));
+    if (jp_next_item(&in))
+        return error_set(err, LAMINA_E_FORMAT, "%s: merge %zu has more than two pieces", json_name, b->n_merges);
+    if (left.bytes > TOKEN_MAX_PATTERN || right.bytes > TOKEN_MAX_PATTERN)
+        return error_set(err, LAMINA_E_FORMAT, "%s: merge %zu is too long", json_name, b->n_merges);
+    text_span l = {keep->data, (uint32_t)keep->bytes}, r = {right.data, (uint32_t)right.bytes};
+    TRY(builder_merge(b, l, r, err));
+    jp_skip(at);
+    return LAMINA_OK;
+}
+
+static lamina_status read_merges(builder *b, const jp *at, lamina_error *err)
+{
+    jp in;
+    text_buffer keep = {0};
+    TRY(jp_enter(at, JP_ARRAY, &in, err));
+    lamina_status status = LAMINA_OK;
+    while (status == LAMINA_OK && jp_next_item(&in)) {
+        jp_text line;
+        if (jp_peek(&in) == JP_ARRAY) {
+            status = read_merge_pair(b, &in, &keep, err);
+        } else {
+            status = jp_string(&in, &line, err);
+            if (status == LAMINA_OK) status = builder_merge_line(b, line.data, line.bytes, err);
+        }
+    }
+    mem_free(b->m, keep.data);
+    return status;
+}
+
+static lamina_status read_flag(const jp *model, const char *key, bool *out, lamina_error *err)
+{
+    jp value;
+    bool found;
+    TRY(jp_member(model, key, &found, &value, err));
+    return found ? jp_bool(&value, out, err) : LAMINA_OK;
+}
+
+static lamina_status refuse_affixes(const jp *model, lamina_error *err)
+{
+    static const char *const keys[] = {"continuing_subword_prefix", "end_of_word_suffix"};
+    for (unsigned i = 0; i < 2; i++) {
+        jp value;
+        bool found;
+        jp_text text = {0};
+        TRY(jp_member(model, keys[i], &found, &value, err));
+        if (found) TRY(jp_string(&value, &text, err));
+        if (text.bytes) return unsupported(keys[i], err);
+    }
+    jp value;
+    bool found;
+    double dropout = 0;
+    TRY(jp_member(model, "dropout", &found, &value, err));
+    if (found) TRY(jp_number(&value, &dropout, err));
+    return dropout > 0 ? unsupported("dropout", err) : LAMINA_OK;
+}
+
+static lamina_status read_unknown(builder *b, const jp *model, lamina_error *err)
+{
+    jp value;
+    bool found;
+    jp_text text;
+    TRY(jp_member(model, "unk_token", &found, &value, err));
+    if (!found) return LAMINA_OK;
+    TRY(jp_string(&value, &text, err));
+    b->t->bpe.unknown = builder_find(b, text.data, text.bytes); /* absent from the vocabulary: as if there were none */
+    return LAMINA_OK;
+}
+
+static lamina_status read_model(builder *b, const jp *root, lamina_error *err)
+{
+    jp model, value;
+    bool found, vocab, merges;
+    jp_text type = {"BPE", 3};
+    TRY(jp_member(root, "model", &found, &model, err));
+    if (!found) return error_set(err, LAMINA_E_FORMAT, "%s: no \"model\"", json_name);
+    TRY(jp_member(&model, "type", &found, &value, err));
+    if (found) TRY(jp_string(&value, &type, err));
+    if (!jp_is(type, "BPE"))
+        return error_set(err, LAMINA_E_UNSUPPORTED, "%s: model \"%.*s\" is not supported", json_name,
+                         (int)(type.bytes < 60 ? type.bytes : 60), type.data);
+    TRY(refuse_affixes(&model, err));
+    bpe_model *bpe = &b->t->bpe;
+    TRY(read_flag(&model, "fuse_unk", &bpe->fuse_unknown, err));
+    TRY(read_flag(&model, "byte_fallback", &bpe->byte_fallback, err));
+    TRY(read_flag(&model, "ignore_merges", &bpe->ignore_merges, err));
+    TRY(jp_member(&model, "vocab", &vocab, &value, err));
+    if (vocab) TRY(read_vocabulary(b, &value, err));
+    TRY(jp_member(&model, "merges", &merges, &value, err));
+    if (!vocab || !merges) return error_set(err, LAMINA_E_FORMAT, "%s: a model without vocab and merges", json_name);
+    TRY(read_merges(b, &value, err));
+    return read_unknown(b, &model, err);
+}
+
+/* ---- added tokens ------------------------------------------------------------------------------------------- */
+
+static lamina_status read_added_token(builder *b, const jp *at, lamina_error *err)
+{
+    jp value;
+    bool found;
+    jp_text text;
+    added_token token = {.normalized = true};
+    TRY(read_flag(at, "special", &token.special, err));
+    token.normalized = !token.special;
+    TRY(read_flag(at, "normalized", &token.normalized, err));
+    TRY(read_flag(at, "lstrip", &token.lstrip, err));
+    TRY(read_flag(at, "rstrip", &token.rstrip, err));
+    TRY(read_flag(at, "single_word", &token.single_word, err));
+    TRY(jp_member(at, "content", &found, &value, err));
+    if (!found) return error_set(err, LAMINA_E_FORMAT, "%s: an added token without \"content\"", json_name);
+    TRY(jp_string(&value, &text, err));
+    if (text.bytes > TOKEN_MAX_PATTERN)
+        return error_set(err, LAMINA_E_FORMAT, "%s: an added token of %zu bytes", json_name, text.bytes);
+    token.text = (text_span){text.data, (uint32_t)text.bytes};
+    return builder_added(b, &token, err);
+}
+
+static lamina_status read_added(builder *b, const jp *root, lamina_error *err)
+{
+    jp value, in;
+    bool found;
+    TRY(jp_member(root, "added_tokens", &found, &value, err));
+    if (!found) return LAMINA_OK;
+    TRY(jp_enter(&value, JP_ARRAY, &in, err));
+    for (; jp_next_item(&in); jp_skip(&in)) TRY(read_added_token(b, &in, err));
+    return LAMINA_OK;
+}
+
+/* ---- tokenizer_config.json ---------------------------------------------------------------------------------- */
+
+static lamina_status copy_template(builder *b, const char *text, size_t bytes, lamina_error *err)
+{
+    mem_free(b->m, b->t->chat_template);
+    char *copy = mem_alloc(b->m, MEM_TOKENIZER, bytes + 1, err);
+    b->t->chat_template = copy;
+    if (!copy) return no_memory(err);
+    memcpy(copy, text, bytes);
+    return LAMINA_OK;
+}
+
+/* A string, or [{"name": ..., "template": ...}] of which the one named "default" is taken. */
+static lamina_status read_chat_template(builder *b, const jp *root, lamina_error *err)
+{
+    jp value, in, member;
+    bool found;
+    jp_text text;
+    TRY(jp_member(root, "chat_template", &found, &value, err));
+    if (!found) return LAMINA_OK;
+    if (jp_peek(&value) == JP_STRING) {
+        TRY(jp_string(&value, &text, err));
+        return copy_template(b, text.data, text.bytes, err);
+    }
+    TRY(jp_enter(&value, JP_ARRAY, &in, err));
+    for (; jp_next_item(&in); jp_skip(&in)) {
+        TRY(jp_member(&in, "name", &found, &member, err));
+        if (found) TRY(jp_string(&member, &text, err));
+        if (!found || !jp_is(text, "default")) continue;
+        TRY(jp_member(&in, "template", &found, &member, err));
+        if (!found) continue;
+        TRY(jp_string(&member, &text, err));
+        TRY(copy_template(b, text.data, text.bytes, err));
+    }
+    return LAMINA_OK;
+}
+
+/* "bos_token": a string, or an object with "content". */
+static lamina_status read_named(builder *b, const jp *root, const char *key, int32_t *id, lamina_error *err)
+{
+    jp value, content;
+    bool found;
+    jp_text text;
+    TRY(jp_member(root, key, &found, &value, err));
+    if (found && jp_peek(&value) == JP_OBJECT) {
+        TRY(jp_member(&value, "content", &found, &content, err));
+        value = content;
+    }
+    if (!found) return LAMINA_OK;
+    TRY(jp_string(&value, &text, err));
+    *id = builder_token(b, text.data, text.bytes);
+    return LAMINA_OK;
+}
+
+static lamina_status read_config(builder *b, const char *text, size_t bytes, lamina_error *err)
+{
+    jp_document document;
+    jp root;
+    TRY(jp_open(b->m, MEM_TOKENIZER, config_name, text, bytes, &document, &root, err));
+    lamina_status status = read_named(b, &root, "bos_token", &b->t->bos, err);
+    if (status == LAMINA_OK) status = read_named(b, &root, "eos_token", &b->t->eos, err);
+    if (status == LAMINA_OK) status = read_chat_template(b, &root, err);
+    jp_close(&document);
+    return status;
+}
+
+/* ---- the whole ---------------------------------------------------------------------------------------------- */
+
+static lamina_status read_part(builder *b, const jp *root, const char *key,
+                               lamina_status (*read)(builder *, const jp *, lamina_error *), lamina_error *err)
+{
+    jp value;
+    bool found;
+    TRY(jp_member(root, key, &found, &value, err));
+    return found ? read(b, &value, err) : LAMINA_OK;
+}
+
+/* Byte-level pieces and their decoder belong together; the others need a decoder that says how pieces become text. */
+static lamina_status check_decoder(const tokenizer *t, lamina_error *err)
+{
+    bool bytes = t->n_decoders == 1 && t->decoders[0].kind == DECODE_BYTES, other = false;
+    for (uint32_t i = 0; i < t->n_decoders; i++) other |= t->decoders[i].kind == DECODE_BYTES;
+    if (t->byte_level && !bytes) return unsupported("a ByteLevel pre-tokenizer without a ByteLevel decoder", err);
+    if (!t->byte_level && other) return unsupported("a ByteLevel decoder without a ByteLevel pre-tokenizer", err);
+    return t->n_decoders ? LAMINA_OK : unsupported("a model without a decoder", err);
+}
+
+/* What a builder cannot do without a tokenizer's text behind it: steps after ByteLevel may only cut. */
+static lamina_status check_splitters(const tokenizer *t, lamina_error *err)
+{
+    bool mapped = false;
+    for (uint32_t i = 0; i < t->n_splitters; i++) {
+        if (mapped && t->splitters[i].kind == SPLITTER_PREFIX_SPACE)
+            return unsupported("a space put behind ByteLevel", err);
+        mapped |= t->splitters[i].kind == SPLITTER_BYTE_CHARS;
+    }
+    return LAMINA_OK;
+}
+
+static lamina_status read_root(builder *b, const jp *root, const tokenizer_files *files, lamina_error *err)
+{
+    if (jp_peek(root) != JP_OBJECT) return error_set(err, LAMINA_E_FORMAT, "%s: expected an object", json_name);
+    TRY(read_part(b, root, "normalizer", json_read_normalizer, err));
+    TRY(read_part(b, root, "pre_tokenizer", json_read_splitter, err));
+    TRY(read_part(b, root, "decoder", json_read_decoder, err));
+    TRY(check_decoder(b->t, err));
+    TRY(check_splitters(b->t, err));
+    TRY(read_model(b, root, err));
+    TRY(read_added(b, root, err));
+    TRY(read_part(b, root, "post_processor", json_read_post_processor, err));
+    if (files->config) TRY(read_config(b, files->config, files->config_bytes, err));
+    if (files->chat) TRY(copy_template(b, files->chat, files->chat_bytes, err));
+    if (b->t->bos < 0 && b->t->n_before) b->t->bos = (int32_t)b->t->before[0];
+    return LAMINA_OK;
+}
+
+lamina_status tokenizer_read_json(memory *m, const tokenizer_files *files, tokenizer **out, lamina_error *err)
+{
+    jp_document document;
+    jp root;
+    builder b;
+    TRY(jp_open(m, MEM_TOKENIZER, json_name, files->json, files->json_bytes, &document, &root, err));
+    lamina_status status = builder_begin(m, json_name, &b, err);
+    if (status == LAMINA_OK) status = read_root(&b, &root, files, err);
+    jp_close(&document);
+    if (status == LAMINA_OK) status = builder_finish(&b, out, err);
+    builder_end(&b);
+    return status;
+}

@@ -1,0 +1,176 @@
+/* Normalizer steps: text in, text out.
+ *
+ * Normalization forms go through utf8proc a stretch at a time: a stretch ends before a character that never composes
+ * with what is before it, so that megabytes are normalized in a small buffer. ASCII is copied. The text is valid UTF-8
+ * before and after every step. */
+#include <string.h>
+#include <utf8proc.h>
+
+#include "format/tokenizer_internal.h"
+#include "format/tokenizer_unicode.h"
+
+/* ---- normalization forms ------------------------------------------------------------------------------------ */
+
+static utf8proc_option_t form_options(normalizer_kind kind)
+{
+    utf8proc_option_t o = UTF8PROC_STABLE;
+    o |= kind == NORMALIZE_NFC || kind == NORMALIZE_NFKC ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
+    if (kind == NORMALIZE_NFKC || kind == NORMALIZE_NFKD) o |= UTF8PROC_COMPAT;
+    return o;
+}
+
+/* Nothing before such a character changes it or is changed by it, and it is its own decomposition's first: ASCII, and
+ * the CJK ideographs that have no decompositions. */
+static bool begins_stretch(const char *text)
+{
+    unsigned char c = (unsigned char)text[0];
+    return c < 0x80 || (c >= 0xe4 && c <= 0xe9 && !(c == 0xe4 && (unsigned char)text[1] < 0xb8));
+}
+
+static lamina_status normalize_stretch(encoder *e, utf8proc_option_t options, const char *text, size_t bytes,
+                                       text_buffer *out)
+{
+    for (;;) {
+        size_t room = e->points_capacity;
+        utf8proc_ssize_t n = utf8proc_decompose((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)bytes,
+                                                (utf8proc_int32_t *)e->points, (utf8proc_ssize_t)room, options);
+        if (n < 0) return error_set(e->err, LAMINA_E_FORMAT, "normalizing a text: %s", utf8proc_errmsg(n));
+        if ((size_t)n <= room) {
+            n = utf8proc_normalize_utf32((utf8proc_int32_t *)e->points, n, options);
+            if (n < 0) return error_set(e->err, LAMINA_E_FORMAT, "normalizing a text: %s", utf8proc_errmsg(n));
+            TRY(buffer_reserve(e->m, out, (size_t)n * 4, e->err));
+            for (utf8proc_ssize_t i = 0; i < n; i++)
+                out->bytes += utf8_write((uint32_t)e->points[i], out->data + out->bytes);
+            return LAMINA_OK;
+        }
+        size_t want = (size_t)n + 64;
+        int32_t *grown = mem_resize(e->m, MEM_TOKENIZER, e->points, want * sizeof *grown, e->err);
+        if (!grown) return no_memory(e->err);
+        e->points = grown;
+        e->points_capacity = want;
+    }
+}
+
+static lamina_status normalize_form(encoder *e, normalizer_kind kind, const char *text, size_t bytes, text_buffer *out)
+{
+    utf8proc_option_t options = form_options(kind);
+    TRY(buffer_reserve(e->m, out, bytes, e->err));
+    for (size_t at = 0; at < bytes;) {
+        size_t end = at;
+        while (end < bytes && (unsigned char)text[end] < 0x80) end++;
+        if (end < bytes && end > at) end--; /* what follows may compose with the last ASCII character */
+        TRY(buffer_append(e->m, out, text + at, end - at, e->err));
+        if (end == bytes) break;
+        at = end;
+        end += utf8_length(text[end]);
+        while (end < bytes && !begins_stretch(text + end)) end += utf8_length(text[end]);
+        TRY(normalize_stretch(e, options, text + at, end - at, out));
+        at = end;
+    }
+    return LAMINA_OK;
+}
+
+/* ---- the other steps ---------------------------------------------------------------------------------------- */
+
+static lamina_status lowercase(encoder *e, const char *text, size_t bytes, text_buffer *out)
+{
+    for (size_t at = 0; at < bytes;) {
+        uint32_t code;
+        at += utf8_read(text + at, bytes - at, &code);
+        TRY(buffer_reserve(e->m, out, 8, e->err));
+        if (code == 0x130) { /* the one character whose lower case is two */
+            memcpy(out->data + out->bytes, "i\xcc\x87", 3);
+            out->bytes += 3;
+            continue;
+        }
+        out->bytes += utf8_write((uint32_t)utf8proc_tolower((utf8proc_int32_t)code), out->data + out->bytes);
+    }
+    return LAMINA_OK;
+}
+
+static lamina_status replace(encoder *e, const normalizer_step *step, const char *text, size_t bytes, text_buffer *out)
+{
+    regex_cursor c = {0};
+    size_t done = 0, begin, end;
+    for (;;) {
+        bool found;
+        TRY(regex_next(&e->regex, &step->find, text, bytes, &c, &begin, &end, &found, e->err));
+        if (!found) break;
+        TRY(buffer_append(e->m, out, text + done, begin - done, e->err));
+        TRY(buffer_append(e->m, out, step->content.data, step->content.bytes, e->err));
+        done = end;
+    }
+    return buffer_append(e->m, out, text + done, bytes - done, e->err);
+}
+
+static lamina_status strip(encoder *e, const normalizer_step *step, const char *text, size_t bytes, text_buffer *out)
+{
+    size_t begin = 0, end = bytes;
+    while (step->left && begin < end) {
+        uint32_t code;
+        size_t n = utf8_read(text + begin, end - begin, &code);
+        if (!unicode_is_space(code)) break;
+        begin += n;
+    }
+    while (step->right && end > begin) {
+        size_t last = end - 1;
+        uint32_t code;
+        while (last > begin && ((unsigned char)text[last] & 0xc0) == 0x80) last--;
+        utf8_read(text + last, end - last, &code);
+        if (!unicode_is_space(code)) break;
+        end = last;
+    }
+    return buffer_append(e->m, out, text + begin, end - begin, e->err);
+}
+
+static lamina_status apply(encoder *e, const normalizer_step *step, const char *text, size_t bytes, text_buffer *out)
+{
+    switch (step->kind) {
+    case NORMALIZE_NFC:
+    case NORMALIZE_NFD:
+    case NORMALIZE_NFKC:
+    case NORMALIZE_NFKD:
+        return normalize_form(e, step->kind, text, bytes, out);
+    case NORMALIZE_LOWERCASE:
+        return lowercase(e, text, bytes, out);
+    case NORMALIZE_REPLACE:
+        return replace(e, step, text, bytes, out);
+    case NORMALIZE_PREPEND:
+        if (bytes) TRY(buffer_append(e->m, out, step->content.data, step->content.bytes, e->err));
+        return buffer_append(e->m, out, text, bytes, e->err);
+    case NORMALIZE_STRIP:
+        return strip(e, step, text, bytes, out);
+    case NORMALIZE_KINDS:
+        break;
+    }
+    return error_set(e->err, LAMINA_E_UNSUPPORTED, "unknown normalizer step %d", (int)step->kind);
+}
+
+static bool is_form(normalizer_kind kind)
+{
+    return kind <= NORMALIZE_NFKD;
+}
+
+lamina_status normalize(encoder *e, const char *text, size_t bytes, const char **out, size_t *out_bytes)
+{
+    const tokenizer *t = e->t;
+    unsigned turn = 0;
+    for (uint32_t i = 0; i < t->n_normalizers; i++) {
+        const normalizer_step *step = &t->normalizers[i];
+        if (is_form(step->kind)) { /* ASCII is in every form already */
+            size_t ascii = 0;
+            while (ascii < bytes && (unsigned char)text[ascii] < 0x80) ascii++;
+            if (ascii == bytes) continue;
+        }
+        text_buffer *to = &e->normal[turn];
+        to->bytes = 0;
+        TRY(buffer_reserve(e->m, to, bytes, e->err));
+        TRY(apply(e, step, text, bytes, to));
+        text = to->data;
+        bytes = to->bytes;
+        turn ^= 1;
+    }
+    *out = text;
+    *out_bytes = bytes;
+    return LAMINA_OK;
+}

@@ -1,0 +1,172 @@
+/* Pre-tokenizer steps: a text is cut into the pieces that the model sees one by one.
+ *
+ * Steps are applied depth first: each piece that a step cuts off goes through the steps behind it and into the model
+ * before the next is cut, so that no list of pieces exists and a text of any length needs only one small state per
+ * step. What becomes of a match (behaviour) is a matter of holding back at most one piece. */
+#include "format/tokenizer_internal.h"
+#include "format/tokenizer_unicode.h"
+
+static lamina_status run_step(encoder *e, uint32_t step, const char *text, size_t bytes);
+
+/* ---- behaviours --------------------------------------------------------------------------------------------- */
+
+typedef struct cutter {
+    encoder *e;
+    uint32_t next; /* the step that receives the pieces */
+    split_behavior behavior;
+    bool invert;
+    const char *text;
+    size_t begin, end; /* the piece held back */
+    bool held, last_match;
+} cutter;
+
+static lamina_status cut(cutter *c, size_t begin, size_t end)
+{
+    return begin < end ? run_step(c->e, c->next, c->text + begin, end - begin) : LAMINA_OK;
+}
+
+static lamina_status flush(cutter *c)
+{
+    if (!c->held) return LAMINA_OK;
+    c->held = false;
+    return cut(c, c->begin, c->end);
+}
+
+static lamina_status hold(cutter *c, size_t begin, size_t end)
+{
+    TRY(flush(c));
+    c->begin = begin;
+    c->end = end;
+    c->held = true;
+    return LAMINA_OK;
+}
+
+/* The next stretch of the text, matched or between matches; they come in order and leave no gap. */
+static lamina_status stretch(cutter *c, size_t begin, size_t end, bool match)
+{
+    match ^= c->invert;
+    bool last = c->last_match;
+    c->last_match = match;
+    switch (c->behavior) {
+    case SPLIT_ISOLATED:
+        return cut(c, begin, end);
+    case SPLIT_REMOVED:
+        return match ? LAMINA_OK : cut(c, begin, end);
+    case SPLIT_CONTIGUOUS:
+        if (c->held && match == last) {
+            c->end = end;
+            return LAMINA_OK;
+        }
+        return hold(c, begin, end);
+    case SPLIT_MERGED_WITH_PREVIOUS: /* a match joins what is before it, unless that ends with a match */
+        if (c->held && match && !last) {
+            c->end = end;
+            return LAMINA_OK;
+        }
+        return hold(c, begin, end);
+    case SPLIT_MERGED_WITH_NEXT: /* only matches are held back */
+        if (match) return hold(c, begin, end);
+        if (c->held) {
+            c->held = false;
+            return cut(c, c->begin, end);
+        }
+        return cut(c, begin, end);
+    case SPLIT_BEHAVIORS:
+        break;
+    }
+    return error_set(c->e->err, LAMINA_E_UNSUPPORTED, "unknown split behaviour %d", (int)c->behavior);
+}
+
+/* ---- what is matched ---------------------------------------------------------------------------------------- */
+
+static lamina_status split_pattern(cutter *c, const pattern *find, size_t bytes)
+{
+    regex_cursor r = {0};
+    size_t done = 0, begin, end;
+    for (;;) {
+        bool found;
+        TRY(regex_next(&c->e->regex, find, c->text, bytes, &r, &begin, &end, &found, c->e->err));
+        if (!found) break;
+        if (done != begin) TRY(stretch(c, done, begin, false));
+        TRY(stretch(c, begin, end, true));
+        done = end;
+    }
+    if (done != bytes) TRY(stretch(c, done, bytes, false));
+    return flush(c);
+}
+
+static lamina_status split_chars(cutter *c, bool (*is)(uint32_t), size_t bytes)
+{
+    size_t done = 0;
+    for (size_t at = 0; at < bytes;) {
+        uint32_t code;
+        size_t n = utf8_read(c->text + at, bytes - at, &code);
+        if (n == 0) break;
+        if (is(code)) {
+            if (done != at) TRY(stretch(c, done, at, false));
+            TRY(stretch(c, at, at + n, true));
+            done = at + n;
+        }
+        at += n;
+    }
+    if (done != bytes) TRY(stretch(c, done, bytes, false));
+    return flush(c);
+}
+
+/* ---- steps that change the text ----------------------------------------------------------------------------- */
+
+static lamina_status prefix_space(encoder *e, uint32_t step, const char *text, size_t bytes)
+{
+    if (bytes == 0 || text[0] == ' ') return run_step(e, step + 1, text, bytes);
+    text_buffer *b = &e->step[step];
+    b->bytes = 0;
+    TRY(buffer_append(e->m, b, " ", 1, e->err));
+    TRY(buffer_append(e->m, b, text, bytes, e->err));
+    return run_step(e, step + 1, b->data, b->bytes);
+}
+
+static lamina_status byte_chars(encoder *e, uint32_t step, const char *text, size_t bytes)
+{
+    text_buffer *b = &e->step[step];
+    b->bytes = 0;
+    TRY(buffer_reserve(e->m, b, bytes * 2, e->err));
+    for (size_t i = 0; i < bytes; i++) b->bytes += utf8_write(byte_to_char((uint8_t)text[i]), b->data + b->bytes);
+    return run_step(e, step + 1, b->data, b->bytes);
+}
+
+static lamina_status to_model(encoder *e, const char *text, size_t bytes)
+{
+    if (!e->t->byte_chars) return bpe_encode(e, text, bytes);
+    e->bytes.bytes = 0;
+    TRY(buffer_reserve(e->m, &e->bytes, bytes, e->err));
+    if (!bytes_from_alphabet(text, bytes, e->bytes.data, &e->bytes.bytes))
+        return error_set(e->err, LAMINA_E_UNSUPPORTED, "a piece is not spelt in the byte alphabet");
+    return bpe_encode(e, e->bytes.data, e->bytes.bytes);
+}
+
+static lamina_status run_step(encoder *e, uint32_t step, const char *text, size_t bytes)
+{
+    if (step == e->t->n_splitters) return to_model(e, text, bytes);
+    const splitter_step *s = &e->t->splitters[step];
+    cutter c = {.e = e, .next = step + 1, .behavior = s->behavior, .invert = s->invert, .text = text};
+    switch (s->kind) {
+    case SPLITTER_PATTERN:
+        return split_pattern(&c, &s->find, bytes);
+    case SPLITTER_DIGITS:
+        return split_chars(&c, unicode_is_numeric, bytes);
+    case SPLITTER_PUNCTUATION:
+        return split_chars(&c, unicode_is_punctuation, bytes);
+    case SPLITTER_PREFIX_SPACE:
+        return prefix_space(e, step, text, bytes);
+    case SPLITTER_BYTE_CHARS:
+        return byte_chars(e, step, text, bytes);
+    case SPLITTER_KINDS:
+        break;
+    }
+    return error_set(e->err, LAMINA_E_UNSUPPORTED, "unknown pre-tokenizer step %d", (int)s->kind);
+}
+
+lamina_status pretokenize(encoder *e, const char *text, size_t bytes)
+{
+    return bytes ? run_step(e, 0, text, bytes) : LAMINA_OK;
+}

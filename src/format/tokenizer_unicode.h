@@ -1,0 +1,39 @@
+/* What tokenizers need of Unicode: strict UTF-8, the few character classes that Rust and Oniguruma define. */
+#ifndef LAMINA_FORMAT_TOKENIZER_UNICODE_H
+#define LAMINA_FORMAT_TOKENIZER_UNICODE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Reads one character of text [bytes > 0]. Returns its length and sets *code; or 0 when it is not UTF-8, *code then
+ * being the number of bytes (>= 1) that one U+FFFD replaces (Unicode's "maximal subpart", as Python and Rust do), with
+ * bit 31 set when more bytes could still complete it. */
+size_t utf8_read(const char *text, size_t bytes, uint32_t *code);
+#define UTF8_INCOMPLETE 0x80000000u
+
+/* Writes code as UTF-8 to out [4]; returns the length. code must be a scalar value. */
+size_t utf8_write(uint32_t code, char *out);
+
+/* Bytes at the start of text that are valid UTF-8. */
+size_t utf8_valid(const char *text, size_t bytes);
+
+/* The length of the character that begins at a valid text, by its first byte. */
+static inline size_t utf8_length(char first)
+{
+    unsigned char c = (unsigned char)first;
+    return c < 0x80 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
+}
+
+bool unicode_is_space(uint32_t code);       /* White_Space */
+bool unicode_is_word(uint32_t code);        /* \w of Rust's regex: Alphabetic, M, Nd, Pc, Join_Control */
+bool unicode_is_numeric(uint32_t code);     /* N: Nd, Nl, No */
+bool unicode_is_punctuation(uint32_t code); /* ASCII punctuation or P */
+
+/* GPT-2's alphabet: each byte as one printable character (below U+0144). */
+uint32_t byte_to_char(uint8_t byte);
+int byte_from_char(uint32_t code); /* -1: not of the alphabet */
+/* text [bytes] spelt in that alphabet -> out (at most `bytes` long). false: some character is not of it. */
+bool bytes_from_alphabet(const char *text, size_t bytes, char *out, size_t *out_bytes);
+
+#endif
