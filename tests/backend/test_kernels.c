@@ -677,6 +677,11 @@ static void attention_is_the_specification(void)
     }
 }
 
+static double larger(double a, double b)
+{
+    return a > b ? a : b;
+}
+
 /* The specification against softmax in double. With e = 2^-24, a score errs by ds = (dim + 2) e scale sum |q k|, its
  * exponential by that, the rounding of s - m and 1.5 ulp; n positions are summed in l and in acc, with two roundings
  * for each rescaling. */
@@ -694,11 +699,11 @@ static void attention_is_softmax(void)
             for (uint32_t d = 0; d < DIM; d++) {
                 x += (double)s.q[r * DIM + d] * (double)s.k[j * DIM + d];
                 abs_x += fabs((double)s.q[r * DIM + d] * (double)s.k[j * DIM + d]);
-                v_max = fmax(v_max, fabs((double)s.v[j * DIM + d]));
+                v_max = larger(v_max, fabs((double)s.v[j * DIM + d]));
             }
             score[j] = x * (double)0.3f;
-            size = fmax(size, abs_x * (double)0.3f);
-            m = fmax(m, score[j]);
+            size = larger(size, abs_x * (double)0.3f);
+            m = larger(m, score[j]);
         }
         for (uint32_t j = 0; j < n; j++) {
             double p = exp(score[j] - m);
@@ -709,7 +714,7 @@ static void attention_is_softmax(void)
         double bound = v_max * (4 * one + (n + n / 16 + 4 * (n / 64 + 1) * 2 + 8) * e);
         for (uint32_t d = 0; d < DIM; d++) {
             double error = fabs((double)s.expected[r * DIM + d] - out[d] / l);
-            worst = fmax(worst, error / bound);
+            worst = larger(worst, error / bound);
         }
     }
     printf("  worst error over its bound: %.4f\n", worst);
