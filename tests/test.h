@@ -83,8 +83,8 @@ static inline int test_main(int argc, char **argv, const test_case *cases, size_
 #define TEST_MAIN(...)                                                                                                 \
     int main(int argc, char **argv)                                                                                    \
     {                                                                                                                  \
-        const test_case cases[] = {__VA_ARGS__};                                                                       \
-        return test_main(argc, argv, cases, sizeof cases / sizeof *cases);                                             \
+        const test_case test_cases_[] = {__VA_ARGS__};                                                                 \
+        return test_main(argc, argv, test_cases_, sizeof test_cases_ / sizeof *test_cases_);                           \
     }
 #define T(f)                                                                                                           \
     {                                                                                                                  \
