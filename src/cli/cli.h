@@ -122,8 +122,9 @@ void text_free(text_buffer *b);
 int text_read_file(text_buffer *b, const char *path);
 /* All of a text's ids. */
 int tokenize_text(const work *w, const char *text, size_t n, unsigned flags, id_list *ids);
-/* Appends what the id completes; id -1 flushes. */
-int detokenize_id(const work *w, lamina_detokenizer *state, int32_t id, text_buffer *out);
+/* Appends what the id completes; id -1 flushes. An id without a spelling (models have more ids than tokenizers) is an
+ * error, or nothing at all if `lenient`. */
+int detokenize_id(const work *w, lamina_detokenizer *state, int32_t id, bool lenient, text_buffer *out);
 /* The prompt of the options: -p, -f or --ids. */
 int prompt_ids(const work *w, id_list *ids);
 

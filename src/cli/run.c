@@ -18,6 +18,7 @@ typedef struct generation {
     size_t emitted;                 /* bytes of it on standard output */
     bool reader_gone;               /* standard output is closed */
     const char *finish_reason;      /* NULL: goes on */
+    bool cut;                       /* a stop string was found: nothing is added any more */
     timing t;
 } generation;
 
@@ -72,7 +73,7 @@ static int add_text(generation *g, int32_t id)
     size_t before = g->text.n;
     int code;
     if (g->w.model.has_tokenizer) {
-        code = detokenize_id(&g->w, &g->detokenizer, id, &g->text);
+        code = detokenize_id(&g->w, &g->detokenizer, id, true, &g->text);
         if (code != EXIT_DONE) return code;
     } else if (id >= 0) {
         char number[16];
@@ -84,6 +85,7 @@ static int add_text(generation *g, int32_t id)
         g->text.n = stop;
         g->text.data[stop] = '\0';
         g->finish_reason = "stop";
+        g->cut = true;
     }
     return emit(g, g->text.n - (g->finish_reason ? 0 : held_back(g)));
 }
@@ -241,7 +243,7 @@ int run_command(const options *o)
     if (code == EXIT_DONE) code = feed_prompt(&g);
     if (code == EXIT_DONE && !g.finish_reason) code = generate(&g);
     if (code == EXIT_DONE && !g.reader_gone) {
-        if (g.w.model.has_tokenizer) code = add_text(&g, -1);
+        if (g.w.model.has_tokenizer && !g.cut) code = add_text(&g, -1);
         if (code == EXIT_DONE) code = emit(&g, g.text.n);
     }
     if (code == EXIT_DONE) code = report(&g);

@@ -115,7 +115,7 @@ int tokenize_text(const work *w, const char *text, size_t n, unsigned flags, id_
     return EXIT_DONE;
 }
 
-int detokenize_id(const work *w, lamina_detokenizer *state, int32_t id, text_buffer *out)
+int detokenize_id(const work *w, lamina_detokenizer *state, int32_t id, bool lenient, text_buffer *out)
 {
     char small[512], *piece = small;
     size_t n = 0, room = sizeof small;

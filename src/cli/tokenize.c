@@ -36,7 +36,7 @@ static int detokenize_all(const work *w, const id_list *ids, text_buffer *text)
     text->n = 0;
     int code = text_append(text, "", 0) ? EXIT_DONE : fail("out of memory");
     for (size_t i = 0; i <= ids->n && code == EXIT_DONE; i++)
-        code = detokenize_id(w, &state, i < ids->n ? ids->data[i] : -1, text);
+        code = detokenize_id(w, &state, i < ids->n ? ids->data[i] : -1, false, text);
     return code;
 }
 

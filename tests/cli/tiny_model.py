@@ -11,7 +11,7 @@ CONFIG = {
     "num_hidden_layers": 6, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 272,
     "max_position_embeddings": 512, "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "hidden_act": "silu",
     "tie_word_embeddings": False, "attention_bias": False, "mlp_bias": False, "torch_dtype": "bfloat16",
-    "bos_token_id": 256, "eos_token_id": 257,
+    "bos_token_id": 262, "eos_token_id": 263,
 }
 
 
@@ -27,8 +27,8 @@ def tokenizer():
     vocab = {letters[b]: b for b in range(256)}
     merges = [("t", "h"), ("th", "e"), (letters[32], "the"), ("i", "n"), ("a", "n"), ("an", "d")]
     for i, (a, b) in enumerate(merges):
-        vocab[a + b] = 258 + i
-    special = [{"id": 256, "content": "<s>"}, {"id": 257, "content": "</s>"}]
+        vocab[a + b] = 256 + i
+    special = [{"id": 262, "content": "<s>"}, {"id": 263, "content": "</s>"}]
     for s in special:
         s.update(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
     return {
