@@ -110,7 +110,7 @@ void activations_free(lamina_engine *e)
 }
 
 /* A windowed layer keeps its window and room for the rows of a pass, which are written before the first is read. */
-uint32_t kv_capacity(const layer *l, uint32_t context, uint32_t rows)
+uint32_t kv_capacity(const model_layer *l, uint32_t context, uint32_t rows)
 {
     uint64_t need = context;
     if (l->window && (uint64_t)l->window + rows < need) need = (uint64_t)l->window + rows;

@@ -22,9 +22,9 @@ typedef struct pass_matrix {
 
 /* The order in which a pass visits matrices. The forward pass and the stream both follow it. */
 typedef struct schedule {
-    size_t n, tail;          /* matrices; index of the first of the tail (the head) */
-    stream_matrix *stream;   /* [n] */
-    pass_matrix *matrix;     /* [n] */
+    size_t n, tail;        /* matrices; index of the first of the tail (the head) */
+    stream_matrix *stream; /* [n] */
+    pass_matrix *matrix;   /* [n] */
 } schedule;
 
 typedef struct layer_vectors { /* [ROLE_LAYER_COUNT]: backend memory, f32; NULL: absent */
@@ -33,45 +33,50 @@ typedef struct layer_vectors { /* [ROLE_LAYER_COUNT]: backend memory, f32; NULL:
 
 /* Norms and biases, read once. */
 typedef struct vectors {
-    layer_vectors *layers;   /* [n_layers] */
+    layer_vectors *layers; /* [n_layers] */
     const float *final_norm;
-    float *rope_factors;     /* host memory; NULL: none */
-    float *block;            /* backend memory that holds them all */
-    uint64_t bytes;          /* of block */
+    float *rope_factors; /* host memory; NULL: none */
+    float *block;        /* backend memory that holds them all */
+    uint64_t bytes;      /* of block */
 } vectors;
 
 /* Buffers of a pass over at most `rows` rows; sizes in activations_bytes(). */
 typedef struct activations {
     uint32_t rows, logit_rows;
-    float *x;                /* [rows, hidden] the residual stream */
-    float *t;                /* [rows, hidden] normed input, or a product on its way into x */
-    float *wide;             /* q, k, v, attention output; or gate, up */
-    void *packed;            /* the input of the product under way */
-    float *cos, *sin;        /* [rows, rope dims / 2] */
-    float *logits;           /* [logit_rows, vocab] */
-    float *host_logits;      /* [vocab] host memory, for callbacks */
-    unsigned char *embed;    /* [rows] embedding rows as stored, host memory */
-    uint64_t *offsets;       /* [rows] */
-    uint32_t *positions;     /* [rows] */
-    uint32_t *wanted;        /* [rows] rows that want logits */
-    attention_rows *parts;   /* [rows] */
+    float *x;                      /* [rows, hidden] the residual stream */
+    float *t;                      /* [rows, hidden] normed input, or a product on its way into x */
+    float *wide;                   /* q, k, v, attention output; or gate, up */
+    void *packed;                  /* the input of the product under way */
+    float *cos, *sin;              /* [rows, rope dims / 2] */
+    float *logits;                 /* [logit_rows, vocab] */
+    float *host_logits;            /* [vocab] host memory, for callbacks */
+    unsigned char *embed;          /* [rows] embedding rows as stored, host memory */
+    uint64_t *offsets;             /* [rows] */
+    uint32_t *positions;           /* [rows] */
+    uint32_t *wanted;              /* [rows] rows that want logits */
+    attention_rows *parts;         /* [rows] */
     lamina_session **part_session; /* [rows] */
-    lamina_row *rows_of_feed; /* [rows] */
-    uint64_t bytes;          /* of all of them */
+    lamina_row *rows_of_feed;      /* [rows] */
+    uint64_t bytes;                /* of all of them */
 } activations;
 
-typedef struct candidate { float logit; int32_t id; } candidate;
+typedef struct candidate {
+    float logit;
+    int32_t id;
+} candidate;
 
 struct lamina_engine {
     memory *m;
     char *path;
-    lamina_options options;  /* strings copied */
-    double opened_at;        /* os_seconds */
-    checkpoint *ckpt;        /* NULL when only a tokenizer was opened */
-    tokenizer *tok;          /* NULL: none; then no_tokenizer says why */
+    lamina_options options; /* strings copied */
+    double opened_at;       /* os_seconds */
+    checkpoint *ckpt;       /* NULL when only a tokenizer was opened */
+    tokenizer *tok;         /* NULL: none; then no_tokenizer says why */
     lamina_error no_tokenizer;
     model *model;
     schedule schedule;
+    const char **paths; /* [files] of the checkpoint, for readers; with `sizes`, in bytes */
+    uint64_t *sizes;
     trace *trace;
     pool *pool;
     backend *backend;
@@ -88,28 +93,28 @@ struct lamina_engine {
     candidate *candidates;     /* [vocab] for the sampler */
     uint32_t n_sessions;
     atomic_bool cancel;
-    lamina_stats stats;        /* the running part */
+    lamina_stats stats; /* the running part */
 };
 
 struct lamina_session {
     lamina_engine *engine;
     uint32_t context, length;
-    uint32_t high;           /* one past the highest position ever written: what a window may have overwritten */
-    int32_t *tokens;         /* [context] */
-    kv_layer *kv;            /* [n_layers] */
-    float *inv_freq;         /* [rope dims / 2] backend memory */
+    uint32_t high;   /* one past the highest position ever written: what a window may have overwritten */
+    int32_t *tokens; /* [context] */
+    kv_layer *kv;    /* [n_layers] */
+    float *inv_freq; /* [rope dims / 2] backend memory */
     float rope_scale;
-    float *logits;           /* [vocab] host memory */
+    float *logits; /* [vocab] host memory */
     bool has_logits;
-    uint32_t fed;            /* rows of the pass under way */
+    uint32_t fed; /* rows of the pass under way */
 };
 
 /* open.c */
 lamina_status engine_backend(lamina_engine *e, lamina_error *err); /* makes pool and backend once */
 
 /* A stream over the engine's files in the order of its schedule. */
-lamina_status engine_stream(lamina_engine *e, uint64_t chunk, uint64_t ring, uint64_t pin_budget, stream **out,
-                            lamina_error *err);
+lamina_status engine_stream(lamina_engine *e, uint64_t chunk, uint64_t ring, uint64_t pin_budget, bool tune,
+                            stream **out, lamina_error *err);
 
 /* schedule.c */
 lamina_status schedule_make(memory *m, const model *mo, schedule *out, lamina_error *err);
@@ -126,7 +131,7 @@ uint64_t activations_bytes(lamina_engine *e, uint32_t rows, uint32_t logit_rows)
 lamina_status activations_new(lamina_engine *e, uint32_t rows, uint32_t logit_rows, lamina_error *err);
 void activations_free(lamina_engine *e);
 uint64_t session_bytes(const lamina_engine *e, uint32_t context, uint32_t rows, lamina_kv kv);
-uint32_t kv_capacity(const layer *l, uint32_t context, uint32_t rows); /* positions a layer's cache holds */
+uint32_t kv_capacity(const model_layer *l, uint32_t context, uint32_t rows); /* positions a layer's cache holds */
 
 /* plan.c */
 lamina_status plan_make(lamina_engine *e, const lamina_budget *b, bool measure, lamina_plan_info *p, lamina_error *err);

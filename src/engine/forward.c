@@ -128,7 +128,7 @@ static void norm_and_pack(pass *p, const float *weights)
 static lamina_status attention(pass *p, uint32_t index)
 {
     const model *mo = p->mo;
-    const layer *l = &mo->layers[index];
+    const model_layer *l = &mo->layers[index];
     const float *const *v = p->e->vectors.layers[index].v;
     activations *a = p->a;
     uint32_t n = p->n, wq = mo->heads * mo->head_dim, wkv = mo->kv_heads * mo->head_dim;

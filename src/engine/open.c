@@ -36,6 +36,21 @@ static lamina_status open_tokenizer_only(lamina_engine *e, lamina_error *err)
     return LAMINA_OK;
 }
 
+/* The files as readers want them: two lists that live as long as the engine. */
+static lamina_status list_files(lamina_engine *e, lamina_error *err)
+{
+    const checkpoint *c = e->ckpt;
+    e->paths = mem_array(e->m, MEM_MODEL, c->n_files, sizeof *e->paths, err);
+    if (!e->paths) return LAMINA_E_MEMORY;
+    e->sizes = mem_array(e->m, MEM_MODEL, c->n_files, sizeof *e->sizes, err);
+    if (!e->sizes) return LAMINA_E_MEMORY;
+    for (uint32_t i = 0; i < c->n_files; i++) {
+        e->paths[i] = c->files[i].path;
+        e->sizes[i] = c->files[i].bytes;
+    }
+    return LAMINA_OK;
+}
+
 static lamina_status open_model(lamina_engine *e, lamina_error *err)
 {
     if (e->options.tokenizer_only) return open_tokenizer_only(e, err);
@@ -45,6 +60,7 @@ static lamina_status open_model(lamina_engine *e, lamina_error *err)
         TRY(checkpoint_open(e->m, e->path, &e->ckpt, err));
     TRY(find_tokenizer(e, err));
     TRY(model_bind(e->m, e->ckpt, e->options.ignore_config, &e->model, err));
+    TRY(list_files(e, err));
     return schedule_make(e->m, e->model, &e->schedule, err);
 }
 
@@ -92,6 +108,8 @@ void lamina_close(lamina_engine *e)
     pool_free(e->pool);
     (void)trace_close(e->trace, NULL);
     schedule_free(m, &e->schedule);
+    mem_free(m, e->paths);
+    mem_free(m, e->sizes);
     model_free(e->model);
     tokenizer_free(e->tok);
     checkpoint_free(e->ckpt);
@@ -117,37 +135,24 @@ static lamina_status need_model(const lamina_engine *e, lamina_error *err)
     return error_set(err, LAMINA_E_USAGE, "%s: opened for its tokenizer only", e->path);
 }
 
-lamina_status engine_stream(lamina_engine *e, uint64_t chunk, uint64_t ring, uint64_t pin_budget, stream **out,
-                            lamina_error *err)
+lamina_status engine_stream(lamina_engine *e, uint64_t chunk, uint64_t ring, uint64_t pin_budget, bool tune,
+                            stream **out, lamina_error *err)
 {
-    const checkpoint *c = e->ckpt;
-    const char **paths = mem_array(e->m, MEM_OTHER, c->n_files, sizeof *paths, err);
-    uint64_t *sizes = paths ? mem_array(e->m, MEM_OTHER, c->n_files, sizeof *sizes, err) : NULL;
-    lamina_status status = sizes ? LAMINA_OK : LAMINA_E_MEMORY;
-    if (sizes) {
-        for (uint32_t i = 0; i < c->n_files; i++) {
-            paths[i] = c->files[i].path;
-            sizes[i] = c->files[i].bytes;
-        }
-        stream_config config = {.m = e->m,
-                                .trace = e->trace,
-                                .io = e->options.io,
-                                .faults = e->options.faults,
-                                .n_files = c->n_files,
-                                .paths = paths,
-                                .file_bytes = sizes,
-                                .n_matrices = e->schedule.n,
-                                .matrices = e->schedule.stream,
-                                .tail = e->schedule.tail,
-                                .chunk_bytes = chunk,
-                                .ring_bytes = ring,
-                                .pin_budget = pin_budget,
-                                .tune = true};
-        status = stream_new(&config, out, err);
-    }
-    mem_free(e->m, paths);
-    mem_free(e->m, sizes);
-    return status;
+    stream_config config = {.m = e->m,
+                            .trace = e->trace,
+                            .io = e->options.io,
+                            .faults = e->options.faults,
+                            .n_files = e->ckpt->n_files,
+                            .paths = e->paths,
+                            .file_bytes = e->sizes,
+                            .n_matrices = e->schedule.n,
+                            .matrices = e->schedule.stream,
+                            .tail = e->schedule.tail,
+                            .chunk_bytes = chunk,
+                            .ring_bytes = ring,
+                            .pin_budget = pin_budget,
+                            .tune = tune};
+    return stream_new(&config, out, err);
 }
 
 lamina_status lamina_plan(lamina_engine *e, const lamina_budget *budget, lamina_plan_info *info, lamina_error *err)
@@ -185,7 +190,7 @@ static lamina_status take_all(lamina_engine *e, const lamina_budget *b, lamina_e
     e->kv = b->kv;
     TRY(vectors_load(e, err));
     uint64_t pin_budget = p->pinned_bytes;
-    TRY(engine_stream(e, p->chunk_bytes, p->ring_bytes, pin_budget, &e->stream, err));
+    TRY(engine_stream(e, p->chunk_bytes, p->ring_bytes, pin_budget, b->chunk == 0, &e->stream, err));
     TRY(activations_new(e, p->rows, p->logit_rows, err));
     return keep_embedding(e, err);
 }

@@ -179,7 +179,7 @@ static void predict(draft *d, const stream_layout *layout)
 static lamina_status measure_disk(lamina_engine *e, uint64_t chunk, lamina_error *err)
 {
     stream *s = NULL;
-    TRY(engine_stream(e, chunk, RING_CHUNKS * chunk, 0, &s, err));
+    TRY(engine_stream(e, chunk, RING_CHUNKS * chunk, 0, false, &s, err));
     lamina_status status = stream_measure(s, 0.25, &e->disk_rate, err);
     stream_free(s);
     return status;

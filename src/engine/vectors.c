@@ -110,17 +110,11 @@ static lamina_status load_list(lamina_engine *e, loader *l, lamina_error *err)
     l->slot_bytes = (most + 3 * READ_ALIGN) / READ_ALIGN * READ_ALIGN;
     l->staging = mem_pages(e->m, MEM_OTHER, DEPTH * l->slot_bytes, err);
     if (!l->staging) return LAMINA_E_MEMORY;
-    const char **paths = mem_array(e->m, MEM_OTHER, e->ckpt->n_files, sizeof *paths, err);
-    lamina_status status = paths ? LAMINA_OK : LAMINA_E_MEMORY;
-    if (status == LAMINA_OK) {
-        for (uint32_t i = 0; i < e->ckpt->n_files; i++) paths[i] = e->ckpt->files[i].path;
-        reader_config config = {
-            .m = e->m, .io = e->options.io, .depth = DEPTH, .n_files = e->ckpt->n_files, .paths = paths};
-        status = reader_new(&config, &l->r, err);
-        if (status == LAMINA_OK) status = read_all(l, err);
-        reader_free(l->r);
-        mem_free(e->m, paths);
-    }
+    reader_config config = {
+        .m = e->m, .io = e->options.io, .depth = DEPTH, .n_files = e->ckpt->n_files, .paths = e->paths};
+    lamina_status status = reader_new(&config, &l->r, err);
+    if (status == LAMINA_OK) status = read_all(l, err);
+    reader_free(l->r);
     mem_pages_free(e->m, MEM_OTHER, l->staging, DEPTH * l->slot_bytes);
     return status;
 }
