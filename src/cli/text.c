@@ -128,7 +128,9 @@ int detokenize_id(const work *w, lamina_detokenizer *state, int32_t id, bool len
         status = lamina_detokenize(w->engine, state, id, piece, room, &n, &err);
     }
     int code = EXIT_DONE;
-    if (status != LAMINA_OK)
+    if (lenient && status == LAMINA_E_USAGE && n == 0)
+        code = EXIT_DONE;
+    else if (status != LAMINA_OK)
         code = fail_error(&err);
     else if (!text_append(out, piece, n))
         code = fail("out of memory");
