@@ -4,6 +4,7 @@
  * no weights are needed. */
 #include "cli.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { COLUMNS = MAX_BUDGETS };
@@ -43,10 +44,11 @@ static size_t ladder(const work *w, double disk, column *c, int *code)
         return 0;
     }
     double least = (double)probe.info.minimum_bytes, all = (double)c[0].info.predicted_peak_bytes;
-    static const double steps[] = {0, 0.125, 0.25, 0.5, 0.75, 1};
+    enum { STEPS = 6 };
     size_t n = 0;
-    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
-        uint64_t memory = i == 0 ? probe.info.minimum_bytes : rounded(least + steps[i] * (all - least));
+    for (size_t i = 0; i < STEPS; i++) { /* equal ratios: a step is worth as much at 4 GiB as at 400 */
+        double bytes = least * pow(all / least, (double)i / (STEPS - 1));
+        uint64_t memory = i == 0 ? probe.info.minimum_bytes : rounded(bytes);
         if (n && memory <= c[n - 1].asked) continue;
         if (!ask(w, memory, disk, &c[n])) {
             *code = fail_error(&c[n].err);
@@ -210,9 +212,9 @@ static int plan_ladder(const work *w, column *c)
 {
     column here;
     int code = EXIT_DONE;
-    if (!ask(w, 0, (double)w->options->disk, &here)) return fail_error(&here.err);
-    size_t n = ladder(w, here.info.device_bytes_per_s, c, &code);
+    size_t n = ladder(w, (double)w->options->disk, c, &code);
     if (!n) return code;
+    if (!ask(w, 0, c[0].info.device_bytes_per_s, &here)) return fail_error(&here.err);
     if (w->options->json) return print_json(w, &here, c, n);
     print_table(w, c, n);
     if (here.status == LAMINA_OK)

@@ -13,7 +13,7 @@ static int parse(options *o, command_id id, int argc, char **argv)
 
 static int parse_one(options *o, command_id id, const char *option, const char *value)
 {
-    char model[] = "m", a[64], b[64];
+    static char model[] = "m", a[64], b[64]; /* the options point into them */
     char *argv[] = {model, a, b};
     snprintf(a, sizeof a, "%s", option);
     snprintf(b, sizeof b, "%s", value ? value : "");
