@@ -196,6 +196,101 @@ static inline void make_model(const char *name, const recipe *r)
     write_file(path, index, at);
 }
 
+/* ---- a tiny GGUF file ------------------------------------------------------------------------------------------ */
+
+typedef struct gguf_writer {
+    unsigned char data[1 << 17];
+    size_t n;
+} gguf_writer;
+
+static inline void put(gguf_writer *g, const void *data, size_t bytes)
+{
+    if (bytes > sizeof g->data - g->n) abort();
+    memcpy(g->data + g->n, data, bytes);
+    g->n += bytes;
+}
+
+static inline void put_u32(gguf_writer *g, uint32_t v)
+{
+    put(g, &v, 4);
+}
+
+static inline void put_u64(gguf_writer *g, uint64_t v)
+{
+    put(g, &v, 8);
+}
+
+static inline void put_text(gguf_writer *g, const char *s)
+{
+    put_u64(g, strlen(s));
+    put(g, s, strlen(s));
+}
+
+static inline void put_key(gguf_writer *g, const char *key, uint32_t value)
+{
+    put_text(g, key);
+    put_u32(g, 4); /* UINT32 */
+    put_u32(g, value);
+}
+
+typedef struct gguf_entry {
+    const char *name;
+    uint32_t type; /* as ggml numbers them */
+    uint64_t rows, cols;
+    size_t bytes;
+} gguf_entry;
+
+/* One layer with weights of every type that is computed, and one tensor of a type that is not. */
+static inline void make_gguf(const char *name)
+{
+    static const gguf_entry e[] = {
+        {"token_embd.weight", 8, 96, 64, 96 * 68},      {"output_norm.weight", 0, 0, 64, 256},
+        {"blk.0.attn_norm.weight", 0, 0, 64, 256},      {"blk.0.attn_q.weight", 2, 64, 64, 64 * 36},
+        {"blk.0.attn_k.weight", 3, 32, 64, 32 * 40},    {"blk.0.attn_v.weight", 1, 32, 64, 32 * 128},
+        {"blk.0.attn_output.weight", 30, 64, 64, 8192}, {"blk.0.ffn_norm.weight", 0, 0, 64, 256},
+        {"blk.0.ffn_gate.weight", 2, 96, 64, 96 * 36},  {"blk.0.ffn_up.weight", 3, 96, 64, 96 * 40},
+        {"blk.0.ffn_down.weight", 8, 64, 96, 64 * 102}, {"spare.weight", 20, 2, 32, 36},
+    };
+    enum { N = sizeof e / sizeof *e };
+    gguf_writer *g = calloc(1, sizeof *g);
+    if (!g) abort();
+    put(g, "GGUF", 4);
+    put_u32(g, 3);
+    put_u64(g, N);
+    put_u64(g, 9);
+    put_text(g, "general.architecture");
+    put_u32(g, 8); /* STRING */
+    put_text(g, "llama");
+    put_text(g, "llama.attention.layer_norm_rms_epsilon");
+    put_u32(g, 6); /* FLOAT32 */
+    put(g, &(float){1e-5f}, 4);
+    put_key(g, "llama.block_count", 1);
+    put_key(g, "llama.context_length", 128);
+    put_key(g, "llama.embedding_length", 64);
+    put_key(g, "llama.feed_forward_length", 96);
+    put_key(g, "llama.attention.head_count", 4);
+    put_key(g, "llama.attention.head_count_kv", 2);
+    put_key(g, "llama.vocab_size", 96);
+    uint64_t at = 0;
+    for (int i = 0; i < N; i++) {
+        put_text(g, e[i].name);
+        put_u32(g, e[i].rows ? 2 : 1);
+        put_u64(g, e[i].cols);
+        if (e[i].rows) put_u64(g, e[i].rows);
+        put_u32(g, e[i].type);
+        put_u64(g, at);
+        at += (e[i].bytes + 31) / 32 * 32;
+    }
+    g->n = (g->n + 31) / 32 * 32;
+    unsigned seed = 5;
+    for (uint64_t i = 0; i < at; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        put(g, &(unsigned char){(unsigned char)(seed >> 24)}, 1);
+    }
+    write_file(UNDER(name), g->data, g->n);
+    free(g);
+}
+
 /* ---- packing --------------------------------------------------------------------------------------------------- */
 
 typedef struct opened {

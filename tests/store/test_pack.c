@@ -72,6 +72,32 @@ static void packed_equals_source(void)
     }
 }
 
+/* Blocks stand as bytes in the layer file, and under their own type in the manifest. */
+static void gguf_is_stored_as_it_is(void)
+{
+    begin_scratch();
+    lamina_error err = {0};
+    make_gguf("model.gguf");
+    REQUIRE(pack(UNDER("model.gguf"), UNDER("store"), NULL, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
+    compare(UNDER("model.gguf"), UNDER("store"));
+    CHECK(verify(UNDER("store"), NULL, &err) == LAMINA_OK, "%s", err.text);
+    CHECK(access(UNDER("store/layers/rest.safetensors"), F_OK) == 0, "the tensor that no pass uses is lost");
+    memory *m = memory_new();
+    checkpoint *c = checkpoint_new(m, CHECKPOINT_HF, UNDER("store"), &err);
+    REQUIRE(c && safetensors_read(c, UNDER("store/layers/0000.safetensors"), "0000", &err) == LAMINA_OK &&
+                checkpoint_seal(c, &err) == LAMINA_OK,
+            "%s", err.text);
+    const tensor *q = checkpoint_find(c, "blk.0.attn_q.weight");
+    CHECK(q && q->type == DT_U8 && q->n_dims == 2 && q->shape[0] == 64 && q->shape[1] == 36, "q4_0 in safetensors");
+    checkpoint_free(c);
+    CHECK(memory_free(m) == 0, "leak");
+    lamina_pack_options options = {.delete_original = true};
+    CHECK(pack(UNDER("model.gguf"), UNDER("again"), &options, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
+    CHECK(access(UNDER("model.gguf"), F_OK) != 0, "the original is left");
+    CHECK(trees_equal(UNDER("store"), UNDER("again")), "deleting the original changes the store");
+    end_scratch();
+}
+
 static void store_packs_into_a_store(void)
 {
     begin_scratch();
@@ -247,6 +273,6 @@ static void changed_source_is_refused(void)
     end_scratch();
 }
 
-TEST_MAIN(T(packed_equals_source), T(store_packs_into_a_store), T(same_input_same_bytes),
+TEST_MAIN(T(packed_equals_source), T(gguf_is_stored_as_it_is), T(store_packs_into_a_store), T(same_input_same_bytes),
           T(layer_files_are_safetensors), T(cancelled_then_resumed), T(refuses_what_is_not_its_own),
           T(changed_source_is_refused))
