@@ -79,6 +79,10 @@ lamina_status checkpoint_add_tensor(checkpoint *c, const tensor *t, lamina_error
     tensor copy = *t;
     copy.name = arena_strndup(c->strings, t->name, strlen(t->name), err);
     if (!copy.name) return memory_status(err);
+    if (t->foreign_name) {
+        copy.foreign_name = arena_strndup(c->strings, t->foreign_name, strlen(t->foreign_name), err);
+        if (!copy.foreign_name) return memory_status(err);
+    }
     c->tensors[c->n_tensors++] = copy;
     return LAMINA_OK;
 }

@@ -23,6 +23,7 @@ typedef struct tensor {
     uint32_t file;                   /* index into files; no weights (CHECKPOINT_CONFIG): 0 of 0 files */
     uint64_t offset, bytes;          /* in the file; checked to lie inside it, not overlapping others */
     uint32_t foreign_type;           /* DT_OTHER: the number or 0 */
+    const char *foreign_name;        /* DT_OTHER: what the file calls the type, for errors; may be NULL */
 } tensor;
 
 typedef struct checkpoint_file {

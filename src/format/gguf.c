@@ -398,7 +398,10 @@ static lamina_status read_tensor(reading *r, checkpoint *c, uint32_t file, lamin
     if (!dtype_from_gguf((uint32_t)type, &t.type))
         return error_set(err, LAMINA_E_FORMAT, "%s: tensor %s: %" PRIu64 " is not a type of tensor", r->path, name,
                          type);
-    if (t.type == DT_OTHER) t.foreign_type = (uint32_t)type;
+    if (t.type == DT_OTHER) {
+        t.foreign_type = (uint32_t)type;
+        t.foreign_name = dtype_gguf_name(t.foreign_type);
+    }
     if (t.offset % r->alignment)
         return error_set(err, LAMINA_E_FORMAT,
                          "%s: tensor %s: offset %" PRIu64 " is not a multiple of the alignment %" PRIu64, r->path, name,

@@ -237,7 +237,7 @@ static lamina_status rope_scaling(translation *t, lamina_error *err)
     return status;
 }
 
-/* ---- tokens and ends ---------------------------------------------------------------------------------------------- */
+/* ---- tokens and tensors ---------------------------------------------------------------------------------------------- */
 
 /* Every id that ends generation: of the text, of a turn, of a message. */
 static lamina_status end_tokens(translation *t, lamina_error *err)
@@ -264,12 +264,15 @@ static lamina_status end_tokens(translation *t, lamina_error *err)
     return put(t, "eos_token_id", list, err);
 }
 
-static lamina_status tokens_and_ends(translation *t, lamina_error *err)
+static lamina_status tokens_and_tensors(translation *t, lamina_error *err)
 {
     uint64_t bos;
     if (gguf_u64(t->g, "tokenizer.ggml.bos_token_id", &bos) && bos <= INT32_MAX)
         TRY(put(t, "bos_token_id", json_integer((json_int_t)bos), err));
     TRY(end_tokens(t, err));
+    /* Said by the tensors alone: a bias that is there is meant. */
+    if (checkpoint_find(t->c, "blk.0.attn_q.bias")) TRY(put(t, "attention_bias", json_true(), err));
+    if (checkpoint_find(t->c, "blk.0.ffn_up.bias")) TRY(put(t, "mlp_bias", json_true(), err));
     return put(t, "tie_word_embeddings", json_boolean(!checkpoint_find(t->c, "output.weight")), err);
 }
 
@@ -281,7 +284,7 @@ static lamina_status translate(translation *t, lamina_error *err)
     TRY(fill_defaults(t, err));
     TRY(head_sizes(t, err));
     TRY(rope_scaling(t, err));
-    return tokens_and_ends(t, err);
+    return tokens_and_tensors(t, err);
 }
 
 lamina_status gguf_config(checkpoint *c, lamina_error *err)

@@ -24,6 +24,7 @@ typedef struct reading {
 typedef struct entry {
     bool has_type, has_shape, has_offsets;
     tensor t;
+    char type_name[32]; /* cut */
     uint64_t begin, end;
 } entry;
 
@@ -66,15 +67,14 @@ static lamina_status read_shape(const reading *r, entry *e, jp *p, lamina_error 
 static lamina_status read_type(const reading *r, entry *e, jp *p, lamina_error *err)
 {
     jp_text text;
-    char name[32];
     if (jp_peek(p) != JP_STRING)
         return error_set(err, LAMINA_E_FORMAT, "%s: tensor %s: \"dtype\" is not a string", r->path, e->t.name);
     TRY(jp_string(p, &text, err));
+    size_t room = sizeof e->type_name - 1, n = text.bytes < room ? text.bytes : room;
+    memcpy(e->type_name, text.data, n);
+    if (text.bytes <= room && dtype_from_safetensors(e->type_name, &e->t.type)) return LAMINA_OK;
     e->t.type = DT_OTHER;
-    if (text.bytes >= sizeof name) return LAMINA_OK;
-    memcpy(name, text.data, text.bytes);
-    name[text.bytes] = '\0';
-    if (!dtype_from_safetensors(name, &e->t.type)) e->t.type = DT_OTHER;
+    e->t.foreign_name = e->type_name;
     return LAMINA_OK;
 }
 

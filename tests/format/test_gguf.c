@@ -315,16 +315,19 @@ static void foreign_types(void)
     g_entry_text(&b, "general.architecture", "llama");
     g_entry_u32(&b, "general.alignment", 64);
     g_tensor(&b, "q4k", 2, (const uint64_t[]){256, 2}, 12, 0);
-    g_tensor(&b, "q4_0", 1, (const uint64_t[]){32}, 2, 320);
+    g_tensor(&b, "blk.0.attn_q.bias", 1, (const uint64_t[]){32}, 2, 320);
     g_align(&b, 64);
     put_fill(&b, 1, 320 + 18);
     opened o = open_bytes(&f, &b);
     REQUIRE(o.status == LAMINA_OK, "%s", o.err.text);
-    const tensor *k = checkpoint_find(o.c, "q4k"), *q = checkpoint_find(o.c, "q4_0");
+    const tensor *k = checkpoint_find(o.c, "q4k"), *q = checkpoint_find(o.c, "blk.0.attn_q.bias");
     REQUIRE(k && q, "a tensor is missing");
     CHECK(q->type == DT_Q4_0 && q->bytes == 18 && q->offset == k->offset + 320 && k->offset % 64 == 0, "q4_0");
+    CHECK(k->type != DT_OTHER || (k->foreign_name && strcmp(k->foreign_name, "Q4_K") == 0), "the name of the type");
     CHECK(k->type != DT_OTHER || (k->foreign_type == 12 && k->bytes == 0), "type %d, number %u, %llu bytes", k->type,
           k->foreign_type, (unsigned long long)k->bytes);
+    CHECK(json_is_true(json_object_get(o.c->config, "attention_bias")), "a bias that nobody will add");
+    CHECK(!json_object_get(o.c->config, "mlp_bias"), "a bias that is not there");
     close_opened(&o);
     folder_remove(&f);
 }

@@ -53,6 +53,7 @@ static void foreign_types_and_many_dimensions(void)
     REQUIRE(packed && five, "packed or five is missing");
     CHECK(packed->type == DT_OTHER && packed->bytes == 3, "type %d, %llu bytes", packed->type,
           (unsigned long long)packed->bytes);
+    CHECK(packed->foreign_name && strcmp(packed->foreign_name, "F4") == 0 && !five->foreign_name, "names of types");
     CHECK(five->n_dims == 4 && five->shape[0] == 6 && five->shape[1] == 1 && five->shape[3] == 2, "five is [%llu,..]",
           (unsigned long long)five->shape[0]);
     close_opened(&o);
