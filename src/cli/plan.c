@@ -48,7 +48,8 @@ static size_t ladder(const work *w, double disk, column *c, int *code)
     size_t n = 0;
     for (size_t i = 0; i < STEPS; i++) { /* equal ratios: a step is worth as much at 4 GiB as at 400 */
         double bytes = least * pow(all / least, (double)i / (STEPS - 1));
-        uint64_t memory = i == 0 ? probe.info.minimum_bytes : rounded(bytes);
+        uint64_t memory =
+            i == 0 ? probe.info.minimum_bytes + (UINT64_C(1) << 20) : rounded(bytes); /* asking grows it */
         if (n && memory <= c[n - 1].asked) continue;
         if (!ask(w, memory, disk, &c[n])) {
             *code = fail_error(&c[n].err);
@@ -212,9 +213,9 @@ static int plan_ladder(const work *w, column *c)
 {
     column here;
     int code = EXIT_DONE;
-    size_t n = ladder(w, (double)w->options->disk, c, &code);
+    if (!ask(w, 0, (double)w->options->disk, &here)) return fail_error(&here.err);
+    size_t n = ladder(w, here.info.device_bytes_per_s, c, &code);
     if (!n) return code;
-    if (!ask(w, 0, c[0].info.device_bytes_per_s, &here)) return fail_error(&here.err);
     if (w->options->json) return print_json(w, &here, c, n);
     print_table(w, c, n);
     if (here.status == LAMINA_OK)
