@@ -1,6 +1,7 @@
 /* Opening, starting and closing an engine. Opening reads descriptions only; starting takes memory and threads as the plan
  * says. Whatever fails half way, lamina_close() frees what stands, in the reverse order of taking. */
 #include "engine/engine.h"
+#include "format/gguf.h"
 #include "store/store.h"
 
 static lamina_status copy_text(memory *m, const char **text, lamina_error *err)
@@ -19,6 +20,8 @@ static lamina_status find_tokenizer(lamina_engine *e, lamina_error *err)
         return LAMINA_OK;
     }
     lamina_status status = tokenizer_of(e->m, e->ckpt, &e->tok, &e->no_tokenizer);
+    gguf_free(e->ckpt->metadata); /* the vocabulary as the file has it: nobody asks for it again */
+    e->ckpt->metadata = NULL;
     if (status != LAMINA_OK && err) *err = e->no_tokenizer;
     return status;
 }
