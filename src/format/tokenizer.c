@@ -122,6 +122,7 @@ static void encoder_free(encoder *e)
     regex_scratch_free(&e->regex);
     for (unsigned i = 0; i < 2; i++) mem_free(e->m, e->normal[i].data);
     for (unsigned i = 0; i < TOKEN_MAX_STEPS; i++) mem_free(e->m, e->step[i].data);
+    for (unsigned i = 0; i <= TOKEN_MAX_STEPS; i++) mem_free(e->m, e->seen[i].data);
     mem_free(e->m, e->bytes.data);
     mem_free(e->m, e->points);
     mem_free(e->m, e->symbols);

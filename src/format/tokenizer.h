@@ -20,8 +20,8 @@ lamina_status tokenizer_load(memory *m, const void *data, size_t bytes, const ch
 lamina_status tokenizer_save(memory *m, const tokenizer *t, void **data, size_t *bytes, lamina_error *err);
 void tokenizer_free(tokenizer *t); /* NULL is allowed */
 
-uint32_t tokenizer_vocab(const tokenizer *t);    /* ids are below this */
-int32_t tokenizer_bos(const tokenizer *t);       /* -1: none */
+uint32_t tokenizer_vocab(const tokenizer *t); /* ids are below this */
+int32_t tokenizer_bos(const tokenizer *t);    /* -1: none */
 int32_t tokenizer_eos(const tokenizer *t);
 const char *tokenizer_chat_template(const tokenizer *t); /* NULL: none */
 

@@ -263,10 +263,11 @@ typedef struct encoder {
     int32_t *ids;
     size_t n_ids, capacity;
     regex_scratch regex;
-    text_buffer normal[2];             /* normalizers write from one to the other */
-    text_buffer step[TOKEN_MAX_STEPS]; /* of splitters that change their text */
-    text_buffer bytes;                 /* pieces spelt back from the alphabet */
-    int32_t *points;                   /* composition */
+    text_buffer normal[2];                 /* normalizers write from one to the other */
+    text_buffer step[TOKEN_MAX_STEPS];     /* of splitters that change their text */
+    text_buffer seen[TOKEN_MAX_STEPS + 1]; /* the same as patterns see it; the last: the text that comes in */
+    text_buffer bytes;                     /* pieces spelt back from the alphabet */
+    int32_t *points;                       /* composition */
     size_t points_capacity;
     bpe_symbol *symbols;
     uint64_t *heap;

@@ -2,11 +2,19 @@
  *
  * Steps are applied depth first: each piece that a step cuts off goes through the steps behind it and into the model
  * before the next is cut, so that no list of pieces exists and a text of any length needs only one small state per
- * step. What becomes of a match (behaviour) is a matter of holding back at most one piece. */
+ * step. What becomes of a match (behaviour) is a matter of holding back at most one piece.
+ *
+ * A piece is its text and the same as patterns see it: of equal length, with stand-ins for characters that PCRE2's
+ * Unicode tables may not know yet. Both are one pointer for nearly every text. */
 #include "format/tokenizer_internal.h"
 #include "format/tokenizer_unicode.h"
 
-static lamina_status run_step(encoder *e, uint32_t step, const char *text, size_t bytes);
+typedef struct piece {
+    const char *text, *seen; /* [bytes] */
+    size_t bytes;
+} piece;
+
+static lamina_status run_step(encoder *e, uint32_t step, piece p);
 
 /* ---- behaviours --------------------------------------------------------------------------------------------- */
 
@@ -15,14 +23,15 @@ typedef struct cutter {
     uint32_t next; /* the step that receives the pieces */
     split_behavior behavior;
     bool invert;
-    const char *text;
-    size_t begin, end; /* the piece held back */
+    piece whole;
+    size_t begin, end; /* what is held back */
     bool held, last_match;
 } cutter;
 
 static lamina_status cut(cutter *c, size_t begin, size_t end)
 {
-    return begin < end ? run_step(c->e, c->next, c->text + begin, end - begin) : LAMINA_OK;
+    if (begin == end) return LAMINA_OK;
+    return run_step(c->e, c->next, (piece){c->whole.text + begin, c->whole.seen + begin, end - begin});
 }
 
 static lamina_status flush(cutter *c)
@@ -79,13 +88,13 @@ static lamina_status stretch(cutter *c, size_t begin, size_t end, bool match)
 
 /* ---- what is matched ---------------------------------------------------------------------------------------- */
 
-static lamina_status split_pattern(cutter *c, const pattern *find, size_t bytes)
+static lamina_status split_pattern(cutter *c, const pattern *find)
 {
     regex_cursor r = {0};
-    size_t done = 0, begin, end;
+    size_t done = 0, bytes = c->whole.bytes, begin, end;
     for (;;) {
         bool found;
-        TRY(regex_next(&c->e->regex, find, c->text, bytes, &r, &begin, &end, &found, c->e->err));
+        TRY(regex_next(&c->e->regex, find, c->whole.seen, bytes, &r, &begin, &end, &found, c->e->err));
         if (!found) break;
         if (done != begin) TRY(stretch(c, done, begin, false));
         TRY(stretch(c, begin, end, true));
@@ -95,12 +104,12 @@ static lamina_status split_pattern(cutter *c, const pattern *find, size_t bytes)
     return flush(c);
 }
 
-static lamina_status split_chars(cutter *c, bool (*is)(uint32_t), size_t bytes)
+static lamina_status split_chars(cutter *c, bool (*is)(uint32_t))
 {
-    size_t done = 0;
+    size_t done = 0, bytes = c->whole.bytes;
     for (size_t at = 0; at < bytes;) {
         uint32_t code;
-        size_t n = utf8_read(c->text + at, bytes - at, &code);
+        size_t n = utf8_read(c->whole.text + at, bytes - at, &code);
         if (n == 0) break;
         if (is(code)) {
             if (done != at) TRY(stretch(c, done, at, false));
@@ -115,23 +124,26 @@ static lamina_status split_chars(cutter *c, bool (*is)(uint32_t), size_t bytes)
 
 /* ---- steps that change the text ----------------------------------------------------------------------------- */
 
-static lamina_status prefix_space(encoder *e, uint32_t step, const char *text, size_t bytes)
+static lamina_status prefix_space(encoder *e, uint32_t step, piece p)
 {
-    if (bytes == 0 || text[0] == ' ') return run_step(e, step + 1, text, bytes);
-    text_buffer *b = &e->step[step];
-    b->bytes = 0;
+    if (p.bytes == 0 || p.text[0] == ' ') return run_step(e, step + 1, p);
+    text_buffer *b = &e->step[step], *seen = &e->seen[step];
+    b->bytes = seen->bytes = 0;
     TRY(buffer_append(e->m, b, " ", 1, e->err));
-    TRY(buffer_append(e->m, b, text, bytes, e->err));
-    return run_step(e, step + 1, b->data, b->bytes);
+    TRY(buffer_append(e->m, b, p.text, p.bytes, e->err));
+    if (p.seen == p.text) return run_step(e, step + 1, (piece){b->data, b->data, b->bytes});
+    TRY(buffer_append(e->m, seen, " ", 1, e->err));
+    TRY(buffer_append(e->m, seen, p.seen, p.bytes, e->err));
+    return run_step(e, step + 1, (piece){b->data, seen->data, b->bytes});
 }
 
-static lamina_status byte_chars(encoder *e, uint32_t step, const char *text, size_t bytes)
+static lamina_status byte_chars(encoder *e, uint32_t step, piece p)
 {
     text_buffer *b = &e->step[step];
     b->bytes = 0;
-    TRY(buffer_reserve(e->m, b, bytes * 2, e->err));
-    for (size_t i = 0; i < bytes; i++) b->bytes += utf8_write(byte_to_char((uint8_t)text[i]), b->data + b->bytes);
-    return run_step(e, step + 1, b->data, b->bytes);
+    TRY(buffer_reserve(e->m, b, p.bytes * 2, e->err));
+    for (size_t i = 0; i < p.bytes; i++) b->bytes += utf8_write(byte_to_char((uint8_t)p.text[i]), b->data + b->bytes);
+    return run_step(e, step + 1, (piece){b->data, b->data, b->bytes});
 }
 
 static lamina_status to_model(encoder *e, const char *text, size_t bytes)
@@ -144,29 +156,54 @@ static lamina_status to_model(encoder *e, const char *text, size_t bytes)
     return bpe_encode(e, e->bytes.data, e->bytes.bytes);
 }
 
-static lamina_status run_step(encoder *e, uint32_t step, const char *text, size_t bytes)
+static lamina_status run_step(encoder *e, uint32_t step, piece p)
 {
-    if (step == e->t->n_splitters) return to_model(e, text, bytes);
+    if (step == e->t->n_splitters) return to_model(e, p.text, p.bytes);
     const splitter_step *s = &e->t->splitters[step];
-    cutter c = {.e = e, .next = step + 1, .behavior = s->behavior, .invert = s->invert, .text = text};
+    cutter c = {.e = e, .next = step + 1, .behavior = s->behavior, .invert = s->invert, .whole = p};
     switch (s->kind) {
     case SPLITTER_PATTERN:
-        return split_pattern(&c, &s->find, bytes);
+        return split_pattern(&c, &s->find);
     case SPLITTER_DIGITS:
-        return split_chars(&c, unicode_is_numeric, bytes);
+        return split_chars(&c, unicode_is_numeric);
     case SPLITTER_PUNCTUATION:
-        return split_chars(&c, unicode_is_punctuation, bytes);
+        return split_chars(&c, unicode_is_punctuation);
     case SPLITTER_PREFIX_SPACE:
-        return prefix_space(e, step, text, bytes);
+        return prefix_space(e, step, p);
     case SPLITTER_BYTE_CHARS:
-        return byte_chars(e, step, text, bytes);
+        return byte_chars(e, step, p);
     case SPLITTER_KINDS:
         break;
     }
     return error_set(e->err, LAMINA_E_UNSUPPORTED, "unknown pre-tokenizer step %d", (int)s->kind);
 }
 
+/* The text with stand-ins; the text itself when it needs none. */
+static lamina_status see(encoder *e, const char *text, size_t bytes, const char **seen)
+{
+    text_buffer *b = &e->seen[TOKEN_MAX_STEPS];
+    b->bytes = 0;
+    *seen = text;
+    for (size_t at = 0; at < bytes;) {
+        uint32_t code;
+        if ((unsigned char)text[at] < 0xe0) { /* none is that short */
+            at++;
+            continue;
+        }
+        size_t n = utf8_read(text + at, bytes - at, &code);
+        uint32_t other = unicode_stand_in(code);
+        if (other != code && b->bytes == 0) TRY(buffer_append(e->m, b, text, bytes, e->err));
+        if (other != code) utf8_write(other, b->data + at);
+        at += n;
+    }
+    if (b->bytes) *seen = b->data;
+    return LAMINA_OK;
+}
+
 lamina_status pretokenize(encoder *e, const char *text, size_t bytes)
 {
-    return bytes ? run_step(e, 0, text, bytes) : LAMINA_OK;
+    const char *seen = text;
+    if (bytes == 0) return LAMINA_OK;
+    if (e->t->n_splitters) TRY(see(e, text, bytes, &seen));
+    return run_step(e, 0, (piece){text, seen, bytes});
 }

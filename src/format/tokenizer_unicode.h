@@ -30,6 +30,15 @@ bool unicode_is_word(uint32_t code);        /* \w of Rust's regex: Alphabetic, M
 bool unicode_is_numeric(uint32_t code);     /* N: Nd, Nl, No */
 bool unicode_is_punctuation(uint32_t code); /* ASCII punctuation or P */
 
+/* Characters that the tables of PCRE2 or utf8proc may be too old for, and for each a stand-in of the same category and
+ * UTF-8 length (tokenizer_later.c). */
+typedef struct unicode_later_range {
+    uint32_t first, last, stand_in;
+} unicode_later_range;
+extern const unicode_later_range unicode_later_ranges[];
+extern const unsigned unicode_n_later_ranges;
+uint32_t unicode_stand_in(uint32_t code); /* code itself if it has none */
+
 /* GPT-2's alphabet: each byte as one printable character (below U+0144). */
 uint32_t byte_to_char(uint8_t byte);
 int byte_from_char(uint32_t code); /* -1: not of the alphabet */

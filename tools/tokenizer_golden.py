@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""Makes tests/data/tokenizer: what Hugging Face's tokenizers answers, for the tests to compare with.
+
+tiny.json, tiny.gguf    a byte-level BPE trained here, with added tokens of every flag, NFC and a template
+spm.json                a SentencePiece-like BPE (Prepend, Replace, byte fallback)
+texts.jsonl             texts, a JSON string a line
+NAME.ids                a line per text: ids with template, ids of plain text without template (LAMINA_PLAIN |
+                        LAMINA_NO_SPECIAL), FNV-1a of the decoded text without and with special tokens
+bytes.jsonl             hexadecimal bytes that are not UTF-8, and the ids of what Python decodes them to (tiny)
+
+Usage: tokenizer_golden.py [FOLDER of tokenizers, default ../shared/tokenizers]
+Needs tokenizers==0.23.3 gguf==0.19.0."""
+import json
+import os
+import random
+import sys
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+import tokenizer_texts
+
+OUT = os.path.join(os.path.dirname(__file__), "..", "tests", "data", "tokenizer")
+LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+          r"|\s+(?!\S)|\s+")
+SPECIALS = ["<s>", "</s>", "<|left|>", "<|right|>", "<|both|>", "word", "Norm\u00e9", "Norme\u0301", "<|plain|>", "<s", "<|pla"]
+REAL = ["gpt2", "llama3", "qwen2_5", "deepseek_v3", "mistral_nemo", "mistral_v1_json", "yi", "gemma2", "internlm2",
+        "baichuan2", "chatglm3"]
+
+
+def corpus(seed):
+    rng = random.Random(seed)
+    for _ in range(4000):
+        yield " ".join(rng.choice(tokenizer_texts.WORDS) for _ in range(12))
+    for code in tokenizer_texts.CODE:
+        yield code
+
+
+def tiny():
+    tk = Tokenizer(models.BPE())
+    tk.normalizer = normalizers.NFC()
+    tk.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(LLAMA3), "isolated"),
+                                                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tk.decoder = decoders.ByteLevel()
+    tk.train_from_iterator(corpus(1), trainers.BpeTrainer(
+        vocab_size=700, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    tk.add_special_tokens([AddedToken("<s>", normalized=False), AddedToken("</s>", normalized=False),
+                           AddedToken("<|left|>", lstrip=True, normalized=False),
+                           AddedToken("<|right|>", rstrip=True, normalized=False),
+                           AddedToken("<|both|>", lstrip=True, rstrip=True)])
+    tk.add_tokens([AddedToken("word", single_word=True), AddedToken("Norm\u00e9"),
+                   AddedToken("<|plain|>", normalized=False), AddedToken("  \n", normalized=False)])
+    bos, eos = tk.token_to_id("<s>"), tk.token_to_id("</s>")
+    tk.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", bos), ("</s>", eos)])
+    return tk
+
+
+def smollm(tk):
+    """The tiny vocabulary as GGUF's pre "smollm" means it."""
+    data = json.loads(tk.to_str())
+    data["normalizer"] = data["post_processor"] = None
+    data["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
+        {"type": "Digits", "individual_digits": True},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}]}
+    for a in data["added_tokens"]:
+        a.update(lstrip=False, rstrip=False, single_word=False, normalized=False)
+    return Tokenizer.from_str(json.dumps(data))
+
+
+def write_gguf(tk, path):
+    import gguf
+    data = json.loads(tk.to_str())
+    added = {a["id"]: a for a in data["added_tokens"]}
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    n = tk.get_vocab_size(True)
+    writer.add_token_list([tk.id_to_token(i) for i in range(n)])
+    writer.add_token_types([3 if i in added and added[i]["special"] else 4 if i in added else 1 for i in range(n)])
+    writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in data["model"]["merges"]])
+    writer.add_bos_token_id(tk.token_to_id("<s>"))
+    writer.add_eos_token_id(tk.token_to_id("</s>"))
+    writer.add_chat_template("{{ messages }}")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def spm():
+    tk = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tk.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    tk.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(),
+                                    decoders.Strip(" ", 1, 0)])
+    words = [w for w in tokenizer_texts.WORDS if w.isascii()]
+    rng = random.Random(2)
+    text = [" ".join(rng.choice(words) for _ in range(6)) for _ in range(2000)]
+    # every byte token but one: characters that need it are unknown
+    tk.train_from_iterator(text, trainers.BpeTrainer(
+        vocab_size=500, show_progress=False,
+        special_tokens=["<unk>", "<s>", "</s>"] + ["<0x%02X>" % b for b in range(256) if b != 0xE2]))
+    data = json.loads(tk.to_str())
+    data["added_tokens"] = data["added_tokens"][:3]
+    tk = Tokenizer.from_str(json.dumps(data))
+    tk.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return tk
+
+
+def fnv(text):
+    h = 0xCBF29CE484222325
+    for b in text.encode():
+        h = (h ^ b) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return "%016x" % h
+
+
+def golden(tk, name, texts):
+    with open(os.path.join(OUT, name + ".ids"), "w") as f:
+        for t in texts:
+            tk.encode_special_tokens = False
+            ids = tk.encode(t).ids
+            tk.encode_special_tokens = True
+            plain = tk.encode(t, add_special_tokens=False).ids
+            f.write(json.dumps({"ids": ids, "plain": plain, "skip": fnv(tk.decode(ids)),
+                                "keep": fnv(tk.decode(ids, skip_special_tokens=False))}, separators=(",", ":")) + "\n")
+
+
+def main():
+    shared = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(__file__), "../../shared/tokenizers")
+    os.makedirs(OUT, exist_ok=True)
+    texts = list(tokenizer_texts.texts(11, 400, SPECIALS + ["<|endoftext|>", "<|im_start|>", "<bos>", "[INST]"]))
+    short = [t for t in texts if len(t) < 200][:250]
+    with open(os.path.join(OUT, "texts.jsonl"), "w") as f:
+        f.writelines(json.dumps(t) + "\n" for t in short)
+    t = tiny()
+    t.save(os.path.join(OUT, "tiny.json"), pretty=False)
+    golden(t, "tiny", short)
+    write_gguf(t, os.path.join(OUT, "tiny.gguf"))
+    golden(smollm(t), "tiny_gguf", short)
+    s = spm()
+    s.save(os.path.join(OUT, "spm.json"), pretty=False)
+    golden(s, "spm", short)
+    rng = random.Random(5)
+    with open(os.path.join(OUT, "bytes.jsonl"), "w") as f:
+        for _ in range(100):
+            raw = b"".join(rng.choice([b"a", b" ", b"\xff", b"\xe2\x82", b"\xf0\x9f", b"\x80", "é".encode(), b"\xed\xa0\x80",
+                                       b"\xc0\xaf", b"\xf4\x90", "日".encode(), b"\xe0\x9f", b"\n"]) for _ in range(12))
+            t.encode_special_tokens = False
+            f.write(json.dumps({"hex": raw.hex(), "ids": t.encode(raw.decode(errors="replace")).ids}) + "\n")
+    for name in REAL:
+        path = os.path.join(shared, name, "tokenizer.json")
+        if os.path.exists(path):
+            golden(Tokenizer.from_file(path), name, short[:120])
+
+
+main()

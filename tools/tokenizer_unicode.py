@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Writes src/format/tokenizer_later.c: characters that the reference's regular expressions know and Unicode 14 does not.
+
+PCRE2 and utf8proc come in versions whose Unicode tables differ from those of Hugging Face's tokenizers. A pattern sees a
+stand-in for each such character: one of the same general category and UTF-8 length that Unicode 14 has.
+
+Needs tokenizers==0.23.3 and a Python whose unicodedata is of Unicode 14 (3.11)."""
+import sys
+import unicodedata
+
+from tokenizers import Regex, pre_tokenizers
+
+CATEGORIES = "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Cf".split()
+STAND_IN = {
+    "low": dict(Lu=0x1C90, Ll=0x1C80, Lm=0x2C7C, Lo=0x0904, Mn=0x302A, Mc=0x0903, Nd=0x0966, Nl=0x2160, No=0x2460,
+                Po=0x2E2A, Pd=0x2010, Sm=0x2200, Sc=0x20A0, Sk=0x309B, So=0x2100, Cf=0x2060),
+    "high": dict(Lu=0xA790, Ll=0xA791, Lm=0xA717, Lo=0xA840, Mn=0xA8E0, Mc=0xA880, Nd=0xA8D0, Po=0xA8CE, So=0xA828,
+                 Sk=0xA700, Sc=0xA838, Cf=0xFEFF),
+    "astral": dict(Lu=0x16E40, Ll=0x16E60, Lm=0x16B40, Lo=0x10000, Mn=0x10A0F, Mc=0x11000, Nd=0x104A0, Nl=0x10140,
+                   No=0x10107, Po=0x10100, Pd=0x10EAD, Sm=0x1D6C1, So=0x1D000, Cf=0x110BD, Sc=0x1E2FF),
+}
+
+
+def main(path):
+    assert unicodedata.unidata_version == "14.0.0", unicodedata.unidata_version
+    text = "".join(chr(c) for c in range(0x80, 0x110000) if not 0xD800 <= c <= 0xDFFF)
+    rows = []
+    for k in CATEGORIES:
+        split = pre_tokenizers.Split(Regex(r"\p{%s}" % k), "removed", invert=True)
+        for piece, _ in split.pre_tokenize_str(text):
+            for c in map(ord, piece):
+                if unicodedata.category(chr(c)) == k:
+                    continue
+                area = "astral" if c > 0xFFFF else "low" if c <= 0x4E00 else "high"
+                assert c >= 0x800
+                stand_in = 0x20000 if k == "Lo" and c >= 0x20000 else STAND_IN[area][k]
+                assert unicodedata.category(chr(stand_in)) == k, (hex(c), k)
+                rows.append((c, stand_in))
+    rows.sort()
+    ranges = []
+    for c, s in rows:
+        if ranges and ranges[-1][1] == c - 1 and ranges[-1][2] == s:
+            ranges[-1][1] = c
+        else:
+            ranges.append([c, c, s])
+    with open(path, "w") as f:
+        f.write("/* Characters later than Unicode 14 and their stand-ins. Written by tools/tokenizer_unicode.py. */\n"
+                '#include "format/tokenizer_unicode.h"\n\n/* clang-format off */\n'
+                "const unicode_later_range unicode_later_ranges[] = {\n")
+        for i in range(0, len(ranges), 4):
+            f.write("    " + " ".join("{0x%05x, 0x%05x, 0x%05x}," % tuple(r) for r in ranges[i:i + 4]) + "\n")
+        f.write("};\nconst unsigned unicode_n_later_ranges = %d;\n/* clang-format on */\n" % len(ranges))
+    print(len(rows), "characters in", len(ranges), "ranges")
+
+
+main(sys.argv[1] if len(sys.argv) > 1 else "src/format/tokenizer_later.c")
