@@ -1,287 +1,320 @@
-/* From a checkpoint to a model: chooses the row of the table, reads the configuration, gives every tensor its role and
- * checks its shape and type. What is not bound is refused: a bias that is not read would change the answer. */
-#include <math.h>
+/* Owns the binding of tensors to roles. Promises that every weight a pass reads is there, has exactly the shape that the
+ * configuration implies and a type that kernels apply, and that every tensor of the checkpoint is read by somebody: one
+ * that nobody reads, a bias say, would change the answer.
+ *
+ * A configuration without weights is first given the tensors its row implies, one after the other in the order of use,
+ * so that sizes and plans come from the same code. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "model/family.h"
 
-static lamina_status status_of(const lamina_error *err)
-{
-    return err ? err->status : LAMINA_E_MEMORY;
-}
+enum { NAME_BYTES = 160 };
+static const uint64_t BYTES_LIMIT = UINT64_C(1) << 62; /* of all weights together */
 
-static lamina_status choose(const checkpoint *c, const family **out, lamina_error *err)
+typedef struct binding {
+    const reading *r;
+    checkpoint *c;
+    const settings *s;
+    model *mo;
+} binding;
+
+static uint64_t size_of(const binding *b, extent e)
 {
-    const char *type = json_string_value(json_object_get(c->config, "model_type"));
-    if (!type) return error_set(err, LAMINA_E_FORMAT, "%s: config.json has no model_type", c->path);
-    char known[256] = "";
-    for (size_t i = 0; i < n_families; i++) {
-        const family *f = &family_table[i];
-        const char *name = c->dialect == DIALECT_GGUF ? f->architecture : f->model_type;
-        if (!name) continue;
-        if (!strcmp(name, type)) {
-            *out = f;
-            return LAMINA_OK;
-        }
-        size_t n = strlen(known);
-        snprintf(known + n, sizeof known - n, "%s%s", n ? ", " : "", name);
+    const model *mo = b->mo;
+    switch (e) {
+    case EXTENT_NONE:
+        return 1;
+    case HIDDEN:
+        return mo->hidden;
+    case VOCAB:
+        return mo->vocab;
+    case QUERY:
+        return (uint64_t)mo->heads * mo->head_dim;
+    case KEY:
+        return (uint64_t)mo->kv_heads * mo->head_dim;
+    case FFN:
+        return mo->ffn;
+    case HEAD_DIM:
+        return mo->head_dim;
+    case ROTATED:
+        return mo->rope.dims / 2;
     }
-    return error_set(err, LAMINA_E_UNSUPPORTED, "%s: model_type \"%.64s\" is not supported; known are %s", c->path,
-                     type, known);
+    return 0;
 }
 
-typedef struct shape {
-    uint64_t rows, cols;
-} shape; /* vectors: rows 1 */
+typedef enum demand { NOT_WANTED, OPTIONAL, REQUIRED } demand;
 
-static shape shape_of(const model *m, role r)
+static demand by_presence(const binding *b, presence p)
 {
-    uint64_t q = (uint64_t)m->heads * m->head_dim, kv = (uint64_t)m->kv_heads * m->head_dim;
-    switch (r) {
-    case ROLE_Q:
-        return (shape){q, m->hidden};
-    case ROLE_K:
-    case ROLE_V:
-        return (shape){kv, m->hidden};
-    case ROLE_O:
-        return (shape){m->hidden, q};
-    case ROLE_GATE:
-    case ROLE_UP:
-        return (shape){m->ffn, m->hidden};
-    case ROLE_DOWN:
-        return (shape){m->hidden, m->ffn};
-    case ROLE_Q_BIAS:
-        return (shape){1, q};
-    case ROLE_K_BIAS:
-    case ROLE_V_BIAS:
-        return (shape){1, kv};
-    case ROLE_Q_NORM:
-    case ROLE_K_NORM:
-        return (shape){1, m->head_dim};
-    case ROLE_EMBED:
-    case ROLE_HEAD:
-        return (shape){m->vocab, m->hidden};
-    case ROLE_ROPE_FACTORS:
-        return (shape){1, m->rope.dims / 2};
-    default:
-        return (shape){1, m->hidden};
+    if (p == NEVER) return NOT_WANTED;
+    if (p == ALWAYS) return REQUIRED;
+    if (b->c->dialect == DIALECT_GGUF) return OPTIONAL;
+    return b->s->attention_bias ? REQUIRED : NOT_WANTED;
+}
+
+static demand wanted(const binding *b, const tensor_rule *t)
+{
+    switch (t->when) {
+    case WHEN_ALWAYS:
+        return REQUIRED;
+    case WHEN_QKV_BIAS:
+        return by_presence(b, b->r->f->qkv_bias);
+    case WHEN_O_BIAS:
+        return by_presence(b, b->r->f->o_bias);
+    case WHEN_QK_NORM:
+        return b->mo->qk_norm ? REQUIRED : NOT_WANTED;
+    case WHEN_UNTIED: /* a configuration that is silent leaves it to the tensors */
+        if (b->c->kind == CHECKPOINT_CONFIG) return b->s->tied ? NOT_WANTED : REQUIRED;
+        return b->s->tied || !b->s->tied_said ? OPTIONAL : REQUIRED;
+    case WHEN_FOUND:
+        return OPTIONAL;
     }
+    return NOT_WANTED;
 }
 
-static bool is_matrix(role r)
+/* The printf of names: patterns come from the table, %u is the layer. */
+static void name_of(const binding *b, const tensor_rule *t, uint32_t layer, char name[NAME_BYTES])
 {
-    return r < ROLE_MATRICES || r == ROLE_EMBED || r == ROLE_HEAD;
-}
-
-/* Does this model have the role at all? */
-static bool wanted(const model *m, const family *f, const settings *s, role r)
-{
-    switch (r) {
-    case ROLE_Q_BIAS:
-    case ROLE_K_BIAS:
-    case ROLE_V_BIAS:
-        return f->bias == BIAS_QKV || (f->bias == BIAS_BY_KEY && s->attention_bias);
-    case ROLE_O_BIAS:
-        return f->bias == BIAS_BY_KEY && s->attention_bias;
-    case ROLE_Q_NORM:
-    case ROLE_K_NORM:
-        return f->qk_norm;
-    case ROLE_HEAD:
-        return !m->tied_head;
-    default:
-        return true;
-    }
-}
-
-static weight *slot(model *m, role r, int32_t layer)
-{
-    if (layer >= 0) return &m->layers[layer].w[r];
-    return r == ROLE_EMBED        ? &m->embed
-           : r == ROLE_HEAD       ? &m->head
-           : r == ROLE_FINAL_NORM ? &m->final_norm
-                                  : &m->rope_factors;
-}
-
-static void name_of(const model *m, role r, int32_t layer, char *name, size_t bytes)
-{
-    const char *pattern = role_pattern(r, m->source->dialect), *number = strstr(pattern, "%u");
-    if (!number)
-        snprintf(name, bytes, "%s", pattern);
+    const char *pattern = t->name[b->c->dialect], *mark = strstr(pattern, "%u");
+    if (mark)
+        snprintf(name, NAME_BYTES, "%.*s%" PRIu32 "%s", (int)(mark - pattern), pattern, layer, mark + 2);
     else
-        snprintf(name, bytes, "%.*s%d%s", (int)(number - pattern), pattern, layer, number + 2);
+        snprintf(name, NAME_BYTES, "%s", pattern);
 }
 
-static lamina_status check(const model *m, const tensor *t, role r, shape want, lamina_error *err)
+static bool is_of_layers(role r)
 {
-    const checkpoint *c = m->source;
-    const char *file = c->n_files ? c->files[t->file].path : c->path;
-    bool matrix = is_matrix(r);
-    bool fits = matrix ? t->n_dims == 2 && t->shape[0] == want.rows && t->shape[1] == want.cols
-                       : t->n_dims == 1 && t->shape[0] == want.cols;
+    return r < ROLE_LAYER_COUNT;
+}
+
+static weight *place_of(const binding *b, role r, uint32_t layer)
+{
+    switch (r) {
+    case ROLE_EMBED:
+        return &b->mo->embed;
+    case ROLE_FINAL_NORM:
+        return &b->mo->final_norm;
+    case ROLE_HEAD:
+        return &b->mo->head;
+    case ROLE_ROPE_FACTORS:
+        return &b->mo->rope_factors;
+    default:
+        return &b->mo->layers[layer].w[r];
+    }
+}
+
+/* ---- one tensor --------------------------------------------------------------------------------------------------- */
+
+static void shape_text(const tensor *t, char *text, size_t bytes)
+{
+    size_t n = (size_t)snprintf(text, bytes, "[");
+    for (uint32_t i = 0; i < t->n_dims && n < bytes; i++)
+        n += (size_t)snprintf(text + n, bytes - n, "%s%" PRIu64, i ? ", " : "", t->shape[i]);
+    if (n < bytes) snprintf(text + n, bytes - n, "]");
+}
+
+static const char *file_of(const binding *b, const tensor *t)
+{
+    return t->file < b->c->n_files ? b->c->files[t->file].path : b->c->path;
+}
+
+static const char *type_text(const tensor *t)
+{
+    return t->type == DT_OTHER && t->foreign_type ? dtype_gguf_name(t->foreign_type) : dtype_name(t->type);
+}
+
+static lamina_status check_tensor(const binding *b, const tensor_rule *rule, const tensor *t)
+{
+    bool vector = rule->rows == EXTENT_NONE;
+    uint64_t rows = size_of(b, rule->rows), cols = size_of(b, rule->cols);
+    bool fits =
+        vector ? t->n_dims == 1 && t->shape[0] == cols : t->n_dims == 2 && t->shape[0] == rows && t->shape[1] == cols;
     if (!fits) {
-        char found[96] = "";
-        for (uint32_t i = 0; i < t->n_dims; i++) {
-            size_t n = strlen(found);
-            snprintf(found + n, sizeof found - n, "%s%llu", i ? ", " : "", (unsigned long long)t->shape[i]);
-        }
-        if (matrix)
-            return error_set(err, LAMINA_E_FORMAT, "%s: tensor %s: expected the shape [%llu, %llu], found [%s]", file,
-                             t->name, (unsigned long long)want.rows, (unsigned long long)want.cols, found);
-        return error_set(err, LAMINA_E_FORMAT, "%s: tensor %s: expected the shape [%llu], found [%s]", file, t->name,
-                         (unsigned long long)want.cols, found);
+        tensor expected = {.n_dims = vector ? 1 : 2, .shape = {vector ? cols : rows, cols}};
+        char want[64], have[128];
+        shape_text(&expected, want, sizeof want);
+        shape_text(t, have, sizeof have);
+        return error_set(b->r->err, LAMINA_E_FORMAT, "%s: tensor %s: expected the shape %s, found %s", file_of(b, t),
+                         t->name, want, have);
     }
-    bool computable = matrix ? t->type < DT_WEIGHTS : t->type <= DT_BF16;
-    if (computable) return LAMINA_OK;
-    if (t->type == DT_OTHER)
-        return error_set(err, LAMINA_E_UNSUPPORTED, "%s: tensor %s: numbers of type %u are not supported", file,
-                         t->name, t->foreign_type);
-    return error_set(err, LAMINA_E_UNSUPPORTED, "%s: tensor %s: type %s is not supported here", file, t->name,
-                     dtype_name(t->type));
-}
-
-static lamina_status bind_one(model *m, role r, int32_t layer, lamina_error *err)
-{
-    const checkpoint *c = m->source;
-    char name[160];
-    if (!role_pattern(r, c->dialect)) return LAMINA_OK;
-    name_of(m, r, layer, name, sizeof name);
-    const tensor *t = checkpoint_find(c, name);
-    if (!t) {
-        if (r == ROLE_ROPE_FACTORS) return LAMINA_OK;
-        return error_set(err, LAMINA_E_FORMAT, "%s: tensor %s is missing", c->path, name);
-    }
-    shape want = shape_of(m, r);
-    TRY(check(m, t, r, want, err));
-    size_t index = (size_t)(t - c->tensors);
-    *slot(m, r, layer) = (weight){.rows = want.rows,
-                                  .cols = want.cols,
-                                  .type = t->type,
-                                  .file = t->file,
-                                  .offset = t->offset,
-                                  .bytes = t->bytes,
-                                  .name = t->name,
-                                  .tensor = index};
-    m->tensor_roles[index] = (uint8_t)(r + 1);
-    m->tensor_layers[index] = layer;
-    m->weight_bytes += t->bytes;
-    if (r != ROLE_ROPE_FACTORS) m->n_parameters += want.rows * want.cols;
+    bool plain = t->type == DT_F32 || t->type == DT_F16 || t->type == DT_BF16;
+    if (rule->role == ROLE_ROPE_FACTORS) plain = t->type == DT_F32;
+    if (vector ? !plain : t->type >= DT_WEIGHTS || !dtype_row_ok(t->type, cols))
+        return error_set(b->r->err, LAMINA_E_UNSUPPORTED, "%s: tensor %s: type %s is not computed; expected %s",
+                         file_of(b, t), t->name, type_text(t),
+                         rule->role == ROLE_ROPE_FACTORS ? "f32"
+                         : vector                        ? "f32, f16 or bf16"
+                                                         : "f32, f16, bf16, q8_0, q4_0 or q4_1");
     return LAMINA_OK;
 }
 
-static lamina_status bind_all(model *m, const family *f, const settings *s, lamina_error *err)
+static lamina_status missing(const binding *b, const tensor_rule *rule, const char *name)
 {
-    for (role r = ROLE_EMBED; r < ROLE_COUNT; r++)
-        if (wanted(m, f, s, r)) TRY(bind_one(m, r, -1, err));
-    for (uint32_t i = 0; i < m->n_layers; i++)
-        for (role r = 0; r < ROLE_LAYER_COUNT; r++)
-            if (wanted(m, f, s, r)) TRY(bind_one(m, r, (int32_t)i, err));
+    uint64_t rows = size_of(b, rule->rows), cols = size_of(b, rule->cols);
+    const char *why = rule->when == WHEN_UNTIED ? " (tie_word_embeddings is false)"
+                      : rule->when == WHEN_QKV_BIAS && b->r->f->qkv_bias == BY_CONFIG ? " (attention_bias is true)"
+                      : rule->when == WHEN_O_BIAS                                     ? " (attention_bias is true)"
+                                                                                      : "";
+    if (rule->rows == EXTENT_NONE)
+        return error_set(b->r->err, LAMINA_E_FORMAT, "%s: tensor %s: expected the shape [%" PRIu64 "], found none%s",
+                         b->c->path, name, cols, why);
+    return error_set(b->r->err, LAMINA_E_FORMAT,
+                     "%s: tensor %s: expected the shape [%" PRIu64 ", %" PRIu64 "], found none%s", b->c->path, name,
+                     rows, cols, why);
+}
+
+static lamina_status count_weight(const binding *b, const weight *w)
+{
+    model *mo = b->mo;
+    if (w->bytes > BYTES_LIMIT - mo->weight_bytes)
+        return error_set(b->r->err, LAMINA_E_FORMAT, "%s: its weights exceed 2^62 bytes", b->c->path);
+    mo->weight_bytes += w->bytes;
+    mo->n_parameters += w->rows * w->cols;
     return LAMINA_OK;
 }
 
-/* Buffers that old exporters wrote beside the weights and that the configuration determines; a head that is tied anyway. */
-static bool harmless(const model *m, const char *name)
+static lamina_status bind_one(const binding *b, const tensor_rule *rule, uint32_t layer)
 {
-    static const char inv_freq[] = "rotary_emb.inv_freq";
-    size_t n = strlen(name), k = sizeof inv_freq - 1;
-    if (n >= k && !strcmp(name + n - k, inv_freq)) return true;
-    return m->tied_head && !strcmp(name, role_pattern(ROLE_HEAD, m->source->dialect));
+    demand d = rule->name[b->c->dialect] ? wanted(b, rule) : NOT_WANTED;
+    if (d == NOT_WANTED) return LAMINA_OK;
+    char name[NAME_BYTES];
+    name_of(b, rule, layer, name);
+    const tensor *t = checkpoint_find(b->c, name);
+    if (!t) return d == OPTIONAL ? LAMINA_OK : missing(b, rule, name);
+    TRY(check_tensor(b, rule, t));
+    size_t index = (size_t)(t - b->c->tensors);
+    weight *w = place_of(b, rule->role, layer);
+    *w = (weight){.rows = size_of(b, rule->rows),
+                  .cols = size_of(b, rule->cols),
+                  .type = t->type,
+                  .file = t->file,
+                  .offset = t->offset,
+                  .bytes = t->bytes,
+                  .name = t->name,
+                  .tensor = index};
+    b->mo->tensor_roles[index] = (uint8_t)(rule->role + 1);
+    b->mo->tensor_layers[index] = is_of_layers(rule->role) ? (int32_t)layer : -1;
+    return count_weight(b, w);
 }
 
-static lamina_status refuse_unbound(const model *m, lamina_error *err)
+/* Calls fn for every tensor of the row's list, layers repeated, in the order of use. */
+typedef lamina_status (*rule_fn)(const binding *b, const tensor_rule *rule, uint32_t layer);
+static lamina_status for_each_rule(const binding *b, rule_fn fn)
 {
-    const checkpoint *c = m->source;
-    for (size_t i = 0; i < c->n_tensors; i++) {
-        if (m->tensor_roles[i] || harmless(m, c->tensors[i].name)) continue;
-        return error_set(err, LAMINA_E_UNSUPPORTED,
-                         "%s: tensor %s has no role in family %s; leaving it out could change the answer",
-                         c->n_files ? c->files[c->tensors[i].file].path : c->path, c->tensors[i].name, m->family);
-    }
+    const tensor_rule *t = b->r->f->tensors;
+    for (; t->role != ROLE_COUNT && !is_of_layers(t->role); t++) TRY(fn(b, t, 0));
+    const tensor_rule *first = t, *end = t;
+    while (end->role != ROLE_COUNT && is_of_layers(end->role)) end++;
+    for (uint32_t i = 0; i < b->mo->n_layers; i++)
+        for (t = first; t != end; t++) TRY(fn(b, t, i));
+    for (t = end; t->role != ROLE_COUNT; t++) TRY(fn(b, t, 0));
     return LAMINA_OK;
 }
 
-static lamina_status add_implied(checkpoint *c, const model *m, role r, int32_t layer, dtype type, uint64_t *at,
-                                 lamina_error *err)
+/* ---- a configuration without weights ------------------------------------------------------------------------------ */
+
+static lamina_status synthesise(const binding *b, const tensor_rule *rule, uint32_t layer)
 {
-    char name[160];
-    if (!role_pattern(r, c->dialect)) return LAMINA_OK;
-    name_of(m, r, layer, name, sizeof name);
-    shape s = shape_of(m, r);
+    if (!rule->name[b->c->dialect] || wanted(b, rule) != REQUIRED) return LAMINA_OK;
+    char name[NAME_BYTES];
+    name_of(b, rule, layer, name);
+    uint64_t rows = size_of(b, rule->rows), cols = size_of(b, rule->cols);
+    bool vector = rule->rows == EXTENT_NONE;
+    const tensor *last = b->c->n_tensors ? &b->c->tensors[b->c->n_tensors - 1] : NULL;
     tensor t = {.name = name,
-                .type = type,
-                .n_dims = is_matrix(r) ? 2 : 1,
-                .offset = *at,
-                .bytes = s.rows * dtype_row_bytes(type, s.cols)};
-    t.shape[0] = is_matrix(r) ? s.rows : s.cols;
-    if (is_matrix(r)) t.shape[1] = s.cols;
-    *at += t.bytes;
-    return checkpoint_add_tensor(c, &t, err);
+                .type = b->s->type,
+                .n_dims = vector ? 1 : 2,
+                .shape = {vector ? cols : rows, vector ? 0 : cols},
+                .offset = last ? last->offset + last->bytes : 0,
+                .bytes = rows * dtype_row_bytes(b->s->type, cols)}; /* at most 2^50, by the ranges of keys */
+    if (t.bytes > BYTES_LIMIT - t.offset)
+        return error_set(b->r->err, LAMINA_E_FORMAT, "%s: its weights exceed 2^62 bytes", b->c->path);
+    return checkpoint_add_tensor(b->c, &t, b->r->err);
 }
 
-/* A configuration alone is given the tensors that its row implies, so that plans can be made of it. */
-static lamina_status imply_tensors(checkpoint *c, const model *m, const family *f, const settings *s, lamina_error *err)
+static lamina_status synthesise_all(const binding *b)
 {
-    const char *name = json_string_value(json_object_get(c->config, "dtype"));
-    if (!name) name = json_string_value(json_object_get(c->config, "torch_dtype"));
-    dtype type = DT_F32;
-    if (name && (!dtype_from_name(name, &type) || type > DT_BF16))
-        return error_set(err, LAMINA_E_UNSUPPORTED, "%s: dtype \"%.40s\" is not supported", c->path, name);
-    uint64_t at = 0;
-    for (role r = ROLE_EMBED; r < ROLE_COUNT; r++)
-        if (wanted(m, f, s, r)) TRY(add_implied(c, m, r, -1, type, &at, err));
-    for (uint32_t i = 0; i < m->n_layers; i++)
-        for (role r = 0; r < ROLE_LAYER_COUNT; r++)
-            if (wanted(m, f, s, r)) TRY(add_implied(c, m, r, (int32_t)i, type, &at, err));
-    return checkpoint_seal(c, err);
+    lamina_status status = for_each_rule(b, synthesise);
+    if (status == LAMINA_OK) status = checkpoint_seal(b->c, b->r->err);
+    if (status != LAMINA_OK) b->c->n_tensors = 0;
+    return status;
 }
 
-static lamina_status fill(model *m, checkpoint *c, const char *ignore, lamina_error *err)
-{
-    const family *f = NULL;
-    settings s = {0};
-    TRY(choose(c, &f, err));
-    m->family = f->name;
-    m->qk_norm = f->qk_norm;
-    m->rope.style = f->style[c->dialect];
-    TRY(config_read(m, f, ignore, &s, err));
-    m->attention_scale = (float)(1 / sqrt((double)m->head_dim));
-    if (c->kind == CHECKPOINT_CONFIG) TRY(imply_tensors(c, m, f, &s, err));
-    if (c->dialect == DIALECT_GGUF) m->tied_head = checkpoint_find(c, role_pattern(ROLE_HEAD, c->dialect)) == NULL;
-    m->tensor_roles = mem_array(m->m, MEM_MODEL, c->n_tensors, sizeof *m->tensor_roles, err);
-    if (!m->tensor_roles) return status_of(err);
-    m->tensor_layers = mem_array(m->m, MEM_MODEL, c->n_tensors, sizeof *m->tensor_layers, err);
-    if (!m->tensor_layers) return status_of(err);
-    for (size_t i = 0; i < c->n_tensors; i++) m->tensor_layers[i] = -1;
-    TRY(bind_all(m, f, &s, err));
-    if (m->rope_factors.rows) m->rope.scaling = ROPE_FACTORS;
-    TRY(refuse_unbound(m, err));
-    return describe_axes(m, err);
-}
+/* ---- what is left over -------------------------------------------------------------------------------------------- */
 
-lamina_status model_bind(memory *mem, checkpoint *c, const char *ignore_config, model **out, lamina_error *err)
+static lamina_status judge_unread(const binding *b)
 {
-    *out = NULL;
-    model *m = mem_alloc(mem, MEM_MODEL, sizeof *m, err);
-    if (!m) return status_of(err);
-    m->m = mem;
-    m->source = c;
-    lamina_status status = fill(m, c, ignore_config, err);
-    if (status != LAMINA_OK) {
-        model_free(m);
-        return status;
+    for (size_t i = 0; i < b->c->n_tensors; i++) {
+        const tensor *t = &b->c->tensors[i];
+        if (b->mo->tensor_roles[i] || tensor_is_idle(t->name) || reading_ignores(b->r, t->name)) continue;
+        char shape[128];
+        shape_text(t, shape, sizeof shape);
+        return error_set(b->r->err, LAMINA_E_UNSUPPORTED,
+                         "%s: tensor %s %s is not one of %s with %" PRIu32
+                         " layers and may change the answer; --ignore-config %s accepts it unread",
+                         file_of(b, t), t->name, shape, b->r->f->name, b->mo->n_layers, t->name);
     }
-    *out = m;
     return LAMINA_OK;
 }
 
-void model_free(model *m)
+/* GGUF says the scaling of Llama 3 as a tensor of divisors. It says nothing about another scaling on top. */
+static lamina_status settle_rope(const binding *b)
 {
-    if (!m) return;
-    memory *mem = m->m;
-    mem_free(mem, m->layers);
-    mem_free(mem, m->eos);
-    mem_free(mem, m->tensor_roles);
-    mem_free(mem, m->tensor_layers);
-    arena_free(m->strings);
-    mem_free(mem, m);
+    model *mo = b->mo;
+    if (!mo->rope_factors.rows) return LAMINA_OK;
+    if (mo->rope.scaling != ROPE_PLAIN)
+        return error_set(b->r->err, LAMINA_E_UNSUPPORTED,
+                         "%s: tensor %s together with a rope scaling in the metadata is not computed", b->c->path,
+                         mo->rope_factors.name);
+    mo->rope.scaling = ROPE_FACTORS;
+    return LAMINA_OK;
+}
+
+/* Axes that GGUF shows only by its tensors. A bias on some of the layers, or on some of q, k and v, is a damaged file. */
+static lamina_status settle_biases(const binding *b)
+{
+    model *mo = b->mo;
+    static const role qkv[] = {ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS};
+    uint32_t n_qkv = 0, n_o = 0;
+    for (uint32_t i = 0; i < mo->n_layers; i++) {
+        for (size_t k = 0; k < 3; k++) n_qkv += mo->layers[i].w[qkv[k]].rows ? 1 : 0;
+        n_o += mo->layers[i].w[ROLE_O_BIAS].rows ? 1 : 0;
+    }
+    if ((n_qkv && n_qkv != 3 * mo->n_layers) || (n_o && n_o != mo->n_layers))
+        return error_set(
+            b->r->err, LAMINA_E_FORMAT,
+            "%s: attention biases: expected them on q, k and v of every layer and o of every layer, or none; "
+            "found %" PRIu32 " on q, k, v and %" PRIu32 " on o of %" PRIu32 " layers",
+            b->c->path, n_qkv, n_o, mo->n_layers);
+    mo->qkv_bias = n_qkv != 0;
+    mo->o_bias = n_o != 0;
+    return LAMINA_OK;
+}
+
+static lamina_status make_roles(const binding *b)
+{
+    model *mo = b->mo;
+    size_t n = b->c->n_tensors;
+    mo->tensor_roles = mem_array(mo->m, MEM_MODEL, n, sizeof *mo->tensor_roles, b->r->err);
+    if (!mo->tensor_roles) return LAMINA_E_MEMORY;
+    mo->tensor_layers = mem_array(mo->m, MEM_MODEL, n, sizeof *mo->tensor_layers, b->r->err);
+    if (!mo->tensor_layers) return LAMINA_E_MEMORY;
+    for (size_t i = 0; i < n; i++) mo->tensor_layers[i] = -1;
+    return LAMINA_OK;
+}
+
+lamina_status bind_tensors(const reading *r, checkpoint *c, const settings *s, model *mo)
+{
+    binding b = {.r = r, .c = c, .s = s, .mo = mo};
+    if (c->kind == CHECKPOINT_CONFIG && c->n_tensors == 0) TRY(synthesise_all(&b));
+    TRY(make_roles(&b));
+    TRY(for_each_rule(&b, bind_one));
+    TRY(judge_unread(&b));
+    TRY(settle_rope(&b));
+    TRY(settle_biases(&b));
+    mo->tied_head = mo->head.rows == 0;
+    if (mo->tied_head) mo->head = mo->embed;
+    return LAMINA_OK;
 }

@@ -88,8 +88,8 @@ typedef struct model {
     qkv_layout qkv;
     ffn_kind ffn_kind;
     activation act;
-    bool qk_norm, tied_head;
-    float norm_eps, attention_scale;
+    bool qkv_bias, o_bias, qk_norm, tied_head;
+    float norm_eps, attention_scale; /* scale: 1 / sqrt(head_dim), on q k */
     rope_axes rope;
     model_layer *layers; /* [n_layers] */
     weight embed, final_norm, head /* tied: the embedding */, rope_factors;
@@ -103,8 +103,11 @@ typedef struct model {
     int32_t *tensor_layers; /* [source->n_tensors]: -1: not of a layer */
 } model;
 
-/* Chooses the row, reads the configuration, binds and checks every tensor. ignore_config: comma-separated keys that
- * are accepted unread (may be NULL). A CHECKPOINT_CONFIG is given the tensors its row implies. */
+/* Chooses the row, reads the configuration, binds and checks every tensor. ignore_config: comma-separated keys of the
+ * configuration, and names of tensors, that are accepted unread (may be NULL). A CHECKPOINT_CONFIG is given the tensors
+ * its row implies. On an error *out is NULL. LAMINA_E_UNSUPPORTED: the family, a key, a tensor is not understood;
+ * LAMINA_E_FORMAT: something is missing, out of range or of the wrong shape. A head that is there is used, also when
+ * tie_word_embeddings is set, as transformers 5 does; when the two differ, that is what the checkpoint means. */
 lamina_status model_bind(memory *m, checkpoint *c, const char *ignore_config, model **out, lamina_error *err);
 void model_free(model *m); /* NULL is allowed */
 

@@ -1,124 +1,167 @@
-/* Frequencies of the rotary embedding. Formulas and their order of rounding are those of transformers'
- * modeling_rope_utils.py: what is a tensor there is rounded to f32 here, what is a Python number there is double here.
- * Logarithm and power are our own, for libm's differ between systems and the design wants the same bits everywhere. */
+/* Owns the frequencies of rotary positions and of their scalings. Promises the formulas of transformers'
+ * modeling_rope_utils, step by step in the precision in which it computes each (Python's double or torch's f32), and the
+ * same bits on every machine: pow and log are our own, of operations that IEEE 754 rounds correctly.
+ *
+ * pow is taken in double and rounded once to f32, so it is the correctly rounded f32 but for cases closer to a tie than
+ * 1e-7 of a unit; torch's vector pow is within 1 ulp of the true value, so the two differ by at most one f32.
+ *
+ * Sources: linear (kaiokendev 2023), dynamic NTK (bloc97, emozilla 2023), YaRN (Peng et al. 2023, arXiv:2309.00071),
+ * Llama 3.1 (Meta's reference implementation). */
 #include <math.h>
+#include <string.h>
 
-#include "model/model.h"
+#include "model/family.h"
 
-static const double LN2_HIGH = 0x1.62e42fefa3800p-1, LN2_LOW = 0x1.ef35793c76730p-45;
-static const double PI = 3.14159265358979323846;
+/* ---- log and pow -------------------------------------------------------------------------------------------------- */
 
-/* ln x for finite x > 0: x = 2^e m with m in [sqrt(1/2), sqrt 2), ln m = 2 artanh((m - 1) / (m + 1)) as a series.
- * Error below 1e-15 relative to max(1, |ln x|). */
-static double natural_log(double x)
+static const double LN2_HIGH = 0x1.62e42fefa38p-1; /* 42 bits: times an exponent it is exact */
+static const double LN2_LOW = 0x1.ef35793c7673p-45;
+
+/* Natural logarithm of a finite x > 0. x = m 2^e, m in [sqrt(1/2), sqrt(2)); log m = 2 atanh(s), s = (m - 1) / (m + 1),
+ * by its series to s^27 (|s| <= 0.1716: what is left out is below 1e-22). Error below 4e-16 of the value or of 1. */
+static double own_log(double x)
 {
     int e;
-    double m = frexp(x, &e);
-    if (m < 0.70710678118654752440) {
-        m *= 2;
+    double m = frexp(x, &e); /* exact */
+    if (m < 0x1.6a09e667f3bcdp-1) {
+        m *= 2.0;
         e--;
     }
-    double s = (m - 1) / (m + 1), s2 = s * s, sum = 0;
-    for (int k = 23; k >= 1; k -= 2) sum = sum * s2 + 1.0 / k;
-    return (double)e * LN2_HIGH + (2 * s * sum + (double)e * LN2_LOW);
+    double s = (m - 1.0) / (m + 1.0), z = s * s, sum = 0.0;
+    for (int i = 27; i >= 3; i -= 2) sum = (sum + 1.0 / i) * z;
+    return (double)e * LN2_HIGH + (2.0 * s * (1.0 + sum) + (double)e * LN2_LOW);
 }
 
-/* e^y: y = n ln 2 + r, |r| <= 0.35, the series of e^r to its 17th term. Relative error below 1e-15. */
-static double exponential(double y)
+/* e^x for |x| < 700. x = n ln 2 + r, |r| <= 0.35; the series of e^r to r^16 (what is left out is below 1e-22). Relative
+ * error below 4e-16. */
+static double own_exp(double x)
 {
-    if (y > 700 || y < -700) return y > 0 ? INFINITY : 0;
-    double n = floor(y / (LN2_HIGH + LN2_LOW) + 0.5);
-    double r = (y - n * LN2_HIGH) - n * LN2_LOW, sum = 1;
-    for (int k = 17; k >= 1; k--) sum = 1 + sum * r / k;
-    return ldexp(sum, (int)n);
+    double n = floor(x * 0x1.71547652b82fep+0 + 0.5);
+    double r = (x - n * LN2_HIGH) - n * LN2_LOW, sum = 1.0;
+    for (int i = 16; i >= 1; i--) sum = 1.0 + sum * r / i;
+    return ldexp(sum, (int)n); /* exact: far from denormals */
 }
 
-static double power(double base, double exponent)
+/* base^exponent as torch.pow of f32: both operands f32, the result rounded to f32. base > 0. */
+static float power(float base, float exponent)
 {
-    return exponential(exponent * natural_log(base));
+    double x = (double)exponent * own_log((double)base);
+    if (x > 88.73) return INFINITY;
+    if (x < -104.0) return 0.0f;
+    return (float)own_exp(x);
 }
 
-/* 1 / base^(2i / dims), each step rounded to f32. */
-static float plain_frequency(double base, uint32_t i, uint32_t dims)
+/* ---- each kind of scaling ----------------------------------------------------------------------------------------- */
+
+/* base^(2 i / dims): arange, division and power in f32. */
+static float wave(float base, uint32_t i, uint32_t dims)
 {
-    float exponent = (float)(2 * i) / (float)dims;
-    return 1.0f / (float)power((double)(float)base, (double)exponent);
+    return power(base, (float)(2 * i) / (float)dims);
 }
 
-/* NTK-aware base for a context beyond the trained one (bloc97, emozilla 2023). */
-static double dynamic_base(const rope_axes *r, uint32_t context)
+static void plain(float base, uint32_t dims, float *inv_freq)
 {
-    double trained = r->original_context, length = context > r->original_context ? context : trained;
-    double dims = r->dims;
-    return r->theta * power(r->factor * length / trained - (r->factor - 1), dims / (dims - 2));
+    for (uint32_t i = 0; i < dims / 2; i++) inv_freq[i] = 1.0f / wave(base, i, dims);
 }
 
-/* Llama 3.1: long wavelengths are divided by the factor, short ones kept, those between interpolated. */
-static float llama3_frequency(const rope_axes *r, float f)
+/* The base grows with the context beyond what was trained. In a forward pass the reference has the length as a tensor,
+ * so this is f32. */
+static float dynamic_base(const rope_axes *rope, uint32_t context)
 {
-    float factor = (float)r->factor, trained = (float)r->original_context;
-    float low = (float)r->low_freq_factor, band = (float)(r->high_freq_factor - r->low_freq_factor);
-    float wavelength = (float)(2 * PI) / f;
-    bool slow = wavelength > (float)((double)r->original_context / r->low_freq_factor);
-    bool fast = wavelength < (float)((double)r->original_context / r->high_freq_factor);
-    if (slow) return f / factor;
-    if (fast) return f;
-    float smooth = (trained / wavelength - low) / band;
-    return (1.0f - smooth) * f / factor + smooth * f;
+    float base = (float)rope->theta;
+    if (context <= rope->original_context) return base;
+    float grown = (float)rope->factor * (float)context / (float)rope->original_context - (float)(rope->factor - 1.0);
+    double exponent = (double)rope->dims / (double)(rope->dims - 2);
+    return base * power(grown, (float)exponent);
 }
 
-/* The dimension that turns `turns` times within the trained context (YaRN, Peng et al. 2023, section 3.2). */
-static double correction_dim(const rope_axes *r, double turns)
+static double mscale_of(double factor, double mscale)
 {
-    return r->dims * natural_log(r->original_context / (turns * 2 * PI)) / (2 * natural_log(r->theta));
+    return factor <= 1.0 ? 1.0 : 0.1 * mscale * own_log(factor) + 1.0;
 }
 
-static void yarn(const rope_axes *r, float *inv_freq)
+double rope_attention_factor(const rope_axes *rope)
 {
-    double low = correction_dim(r, r->beta_fast), high = correction_dim(r, r->beta_slow);
-    if (r->truncate) {
+    if (rope->attention_factor != 0.0) return rope->attention_factor;
+    if (rope->mscale != 0.0 && rope->mscale_all_dim != 0.0)
+        return mscale_of(rope->factor, rope->mscale) / mscale_of(rope->factor, rope->mscale_all_dim);
+    return mscale_of(rope->factor, 1.0);
+}
+
+/* The dimension that turns `rotations` times within the trained context. */
+static double correction(const rope_axes *rope, double rotations)
+{
+    const double pi = 0x1.921fb54442d18p+1;
+    return (double)rope->dims * own_log((double)rope->original_context / (rotations * 2.0 * pi)) /
+           (2.0 * own_log(rope->theta));
+}
+
+static void yarn(const rope_axes *rope, float *inv_freq)
+{
+    double low = correction(rope, rope->beta_fast), high = correction(rope, rope->beta_slow);
+    if (rope->truncate) {
         low = floor(low);
         high = ceil(high);
     }
-    if (low < 0) low = 0;
-    if (high > r->dims - 1.0) high = r->dims - 1.0;
+    low = low > 0.0 ? low : 0.0;
+    double last = (double)(rope->dims - 1);
+    high = high < last ? high : last;
     if (low == high) high += 0.001;
-    for (uint32_t i = 0; i < r->dims / 2; i++) {
-        float ramp = ((float)i - (float)low) / (float)(high - low);
-        ramp = ramp < 0 ? 0 : ramp > 1 ? 1 : ramp;
+    float from = (float)low, span = (float)(high - low);
+    for (uint32_t i = 0; i < rope->dims / 2; i++) {
+        float w = wave((float)rope->theta, i, rope->dims);
+        float extrapolated = 1.0f / w, interpolated = 1.0f / ((float)rope->factor * w);
+        float ramp = ((float)i - from) / span;
+        ramp = ramp < 0.0f ? 0.0f : ramp > 1.0f ? 1.0f : ramp;
         float keep = 1.0f - ramp;
-        float p = (float)power((double)(float)r->theta, (double)((float)(2 * i) / (float)r->dims));
-        float extrapolated = 1.0f / p, interpolated = 1.0f / ((float)r->factor * p);
         inv_freq[i] = interpolated * (1.0f - keep) + extrapolated * keep;
     }
 }
 
-static double yarn_mscale(double factor, double mscale)
+static void llama3(const rope_axes *rope, float *inv_freq)
 {
-    return factor <= 1 ? 1 : 0.1 * mscale * natural_log(factor) + 1;
-}
-
-static double yarn_attention(const rope_axes *r)
-{
-    if (r->attention_factor > 0) return r->attention_factor;
-    if (r->mscale != 0 && r->mscale_all_dim != 0)
-        return yarn_mscale(r->factor, r->mscale) / yarn_mscale(r->factor, r->mscale_all_dim);
-    return yarn_mscale(r->factor, 1);
-}
-
-void rope_frequencies(const rope_axes *r, uint32_t context, const float *factors, float *inv_freq, float *scale)
-{
-    double base = r->scaling == ROPE_DYNAMIC ? dynamic_base(r, context) : r->theta;
-    *scale = r->scaling == ROPE_YARN ? (float)yarn_attention(r) : 1.0f;
-    if (r->scaling == ROPE_YARN) {
-        yarn(r, inv_freq);
-        return;
+    float context = (float)rope->original_context, factor = (float)rope->factor;
+    float low = (float)rope->low_freq_factor;
+    float long_wave = (float)((double)rope->original_context / rope->low_freq_factor);
+    float short_wave = (float)((double)rope->original_context / rope->high_freq_factor);
+    float span = (float)(rope->high_freq_factor - rope->low_freq_factor);
+    plain((float)rope->theta, rope->dims, inv_freq);
+    for (uint32_t i = 0; i < rope->dims / 2; i++) {
+        float f = inv_freq[i], length = 0x1.921fb6p+2f /* 2 pi */ / f;
+        if (length > long_wave) {
+            inv_freq[i] = f / factor;
+        } else if (!(length < short_wave)) {
+            float smooth = (context / length - low) / span;
+            inv_freq[i] = (1.0f - smooth) * f / factor + smooth * f;
+        }
     }
-    for (uint32_t i = 0; i < r->dims / 2; i++) {
-        float f = plain_frequency(base, i, r->dims);
-        if (r->scaling == ROPE_LINEAR) f /= (float)r->factor;
-        if (r->scaling == ROPE_LLAMA3) f = llama3_frequency(r, f);
-        if (factors) f /= factors[i];
-        inv_freq[i] = f;
+}
+
+void rope_frequencies(const rope_axes *rope, uint32_t context, const float *factors, float *inv_freq, float *scale)
+{
+    uint32_t half = rope->dims / 2;
+    *scale = 1.0f;
+    switch (rope->scaling) {
+    case ROPE_PLAIN:
+        plain((float)rope->theta, rope->dims, inv_freq);
+        break;
+    case ROPE_LINEAR:
+        plain((float)rope->theta, rope->dims, inv_freq);
+        for (uint32_t i = 0; i < half; i++) inv_freq[i] /= (float)rope->factor;
+        break;
+    case ROPE_DYNAMIC:
+        plain(dynamic_base(rope, context), rope->dims, inv_freq);
+        break;
+    case ROPE_YARN:
+        yarn(rope, inv_freq);
+        *scale = (float)rope_attention_factor(rope);
+        break;
+    case ROPE_LLAMA3:
+        llama3(rope, inv_freq);
+        break;
+    case ROPE_FACTORS:
+        plain((float)rope->theta, rope->dims, inv_freq);
+        for (uint32_t i = 0; factors && i < half; i++) inv_freq[i] /= factors[i];
+        break;
     }
 }
