@@ -86,9 +86,8 @@ static inline int test_main(int argc, char **argv, const test_case *cases, size_
         const test_case test_cases_[] = {__VA_ARGS__};                                                                 \
         return test_main(argc, argv, test_cases_, sizeof test_cases_ / sizeof *test_cases_);                           \
     }
-#define T(f)                                                                                                           \
-    {                                                                                                                  \
-#f, f                                                                                                          \
-    }
+/* clang-format off */
+#define T(f) {#f, f}
+/* clang-format on */
 
 #endif
