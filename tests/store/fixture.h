@@ -303,7 +303,7 @@ static inline void close_model(opened *o)
 {
     model_free(o->model);
     checkpoint_free(o->c);
-    if (o->m) memory_free(o->m);
+    if (o->m) CHECK(memory_free(o->m) == 0, "leak");
     *o = (opened){0};
 }
 
@@ -311,7 +311,7 @@ static inline lamina_status open_model(const char *path, opened *o, lamina_error
 {
     *o = (opened){.m = memory_new()};
     lamina_status status = checkpoint_open(o->m, path, &o->c, err);
-    if (status == LAMINA_OK) status = model_bind(o->m, o->c, NULL, &o->model, err);
+    if (status == LAMINA_OK) status = model_bind(o->m, o->c, "spare.weight", &o->model, err);
     if (status != LAMINA_OK) close_model(o);
     return status;
 }
