@@ -4,11 +4,15 @@
 PCRE2 and utf8proc come in versions whose Unicode tables differ from those of Hugging Face's tokenizers. A pattern sees a
 stand-in for each such character: one of the same general category and UTF-8 length that Unicode 14 has.
 
-Needs tokenizers==0.23.3 and a Python whose unicodedata is of Unicode 14 (3.11)."""
+Normalization is the other way about: the reference's tables are older (Unicode 12), and what they do not know stays as
+it is and keeps its place. Those characters are listed too, found by comparison with utf8proc 2.8.
+
+Needs tokenizers==0.23.3, libutf8proc.so.2 and a Python whose unicodedata is of Unicode 14 (3.11)."""
+import ctypes
 import sys
 import unicodedata
 
-from tokenizers import Regex, pre_tokenizers
+from tokenizers import Regex, normalizers, pre_tokenizers
 
 CATEGORIES = "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Cf".split()
 STAND_IN = {
@@ -19,6 +23,36 @@ STAND_IN = {
     "astral": dict(Lu=0x16E40, Ll=0x16E60, Lm=0x16B40, Lo=0x10000, Mn=0x10A0F, Mc=0x11000, Nd=0x104A0, Nl=0x10140,
                    No=0x10107, Po=0x10100, Pd=0x10EAD, Sm=0x1D6C1, So=0x1D000, Cf=0x110BD, Sc=0x1E2FF),
 }
+
+
+def unmoved():
+    """Ranges of characters that only utf8proc decomposes or reorders."""
+    library = ctypes.CDLL("libutf8proc.so.2")
+    found = set()
+    for form in ("NFC", "NFD", "NFKC", "NFKD"):
+        ours, theirs = getattr(library, "utf8proc_" + form), getattr(normalizers, form)()
+        ours.restype = ctypes.c_void_p
+        for c in range(0x80, 0x110000):
+            if 0xD800 <= c <= 0xDFFF:
+                continue
+            for t in (chr(c), "e\u0323" + chr(c), chr(c) + "\u0301"):
+                if theirs.normalize_str(t) != ctypes.string_at(ours(t.encode())).decode():
+                    assert theirs.normalize_str(chr(c)) == chr(c)
+                    found.add(c)
+    ranges = []
+    for c in sorted(found):
+        if ranges and ranges[-1][1] == c - 1:
+            ranges[-1][1] = c
+        else:
+            ranges.append([c, c, 0])
+    return ranges
+
+
+def write_ranges(f, name, ranges):
+    f.write("const unicode_range %s[] = {\n" % name)
+    for i in range(0, len(ranges), 4):
+        f.write("    " + " ".join("{0x%05x, 0x%05x, 0x%05x}," % tuple(r) for r in ranges[i:i + 4]) + "\n")
+    f.write("};\nconst unsigned %s_n = %d;\n" % (name, len(ranges)))
 
 
 def main(path):
@@ -44,12 +78,12 @@ def main(path):
         else:
             ranges.append([c, c, s])
     with open(path, "w") as f:
-        f.write("/* Characters later than Unicode 14 and their stand-ins. Written by tools/tokenizer_unicode.py. */\n"
-                '#include "format/tokenizer_unicode.h"\n\n/* clang-format off */\n'
-                "const unicode_later_range unicode_later_ranges[] = {\n")
-        for i in range(0, len(ranges), 4):
-            f.write("    " + " ".join("{0x%05x, 0x%05x, 0x%05x}," % tuple(r) for r in ranges[i:i + 4]) + "\n")
-        f.write("};\nconst unsigned unicode_n_later_ranges = %d;\n/* clang-format on */\n" % len(ranges))
+        f.write("/* Characters later than Unicode 14 and their stand-ins; characters that normalization leaves alone. Written by\n"
+                " * tools/tokenizer_unicode.py. */\n"
+                '#include "format/tokenizer_unicode.h"\n\n/* clang-format off */\n')
+        write_ranges(f, "unicode_later", ranges)
+        write_ranges(f, "unicode_unmoved", unmoved())
+        f.write("/* clang-format on */\n")
     print(len(rows), "characters in", len(ranges), "ranges")
 
 

@@ -22,7 +22,7 @@ static inline uint32_t pair_rank(const bpe_model *b, uint32_t left, uint32_t rig
 {
     uint64_t key = pair_key(left, right);
     for (size_t at = pair_place(b, key);; at = (at + 1) & b->pair_mask) {
-        uint64_t word = b->pair_table[at];
+        uint64_t word = ~b->pair_table[at];
         if (word == UINT64_MAX) return NO_RANK;
         if ((word ^ key) >> RANK_BITS == 0) return (uint32_t)word & TOKEN_MAX_MERGES;
     }
@@ -37,19 +37,20 @@ lamina_status bpe_seal(tokenizer *t, const char *name, const uint64_t *pairs, la
     size_t size = (size_t)1 << bits;
     b->pair_table = mem_array(t->m, MEM_TOKENIZER, size, sizeof *b->pair_table, err);
     if (!b->pair_table) return no_memory(err);
-    memset(b->pair_table, 0xff, size * sizeof *b->pair_table);
     b->pair_mask = size - 1;
     b->pair_shift = 64 - bits;
     for (uint32_t rank = 0; rank < b->n_merges; rank++) {
+        enum { AHEAD = 16 }; /* places are random: fetch them before they are needed */
+        if (rank + AHEAD < b->n_merges) __builtin_prefetch(&b->pair_table[pair_place(b, pairs[rank + AHEAD])], 1);
         uint64_t key = pairs[rank];
         if (key == UINT64_MAX) continue;
         size_t at = pair_place(b, key), probes = 0;
-        while (b->pair_table[at] != UINT64_MAX && (b->pair_table[at] ^ key) >> RANK_BITS != 0) {
+        while (b->pair_table[at] != 0 && (~b->pair_table[at] ^ key) >> RANK_BITS != 0) {
             if (++probes > TOKEN_MAX_PROBE)
                 return error_set(err, LAMINA_E_FORMAT, "%s: the merges collide on purpose", name);
             at = (at + 1) & b->pair_mask;
         }
-        b->pair_table[at] = key | rank;
+        b->pair_table[at] = ~(key | rank);
     }
     return LAMINA_OK;
 }

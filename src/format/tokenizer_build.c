@@ -78,8 +78,8 @@ static uint32_t table_word(uint64_t hash, uint32_t id)
 static bool table_put(uint32_t *table, uint32_t mask, uint64_t hash, uint32_t id)
 {
     for (uint32_t i = 0, at = (uint32_t)hash & mask; i < TOKEN_MAX_PROBE; i++, at = (at + 1) & mask) {
-        if (table[at] != UINT32_MAX) continue;
-        table[at] = table_word(hash, id);
+        if (table[at] != 0) continue;
+        table[at] = ~table_word(hash, id);
         return true;
     }
     return false;
@@ -94,9 +94,7 @@ static uint32_t table_size(size_t n)
 
 static uint32_t *table_new(memory *m, uint32_t size, lamina_error *err)
 {
-    uint32_t *table = mem_array(m, MEM_TOKENIZER, size, sizeof *table, err);
-    if (table) memset(table, 0xff, size * sizeof *table);
-    return table;
+    return mem_array(m, MEM_TOKENIZER, size, sizeof(uint32_t), err);
 }
 
 static lamina_status collides(const char *name, lamina_error *err)
@@ -109,7 +107,7 @@ int32_t vocabulary_find(const vocabulary *v, const char *text, size_t bytes)
     uint64_t hash = hash_bytes(text, bytes);
     uint32_t tag = table_word(hash, 0);
     for (uint32_t at = (uint32_t)hash & v->piece_mask;; at = (at + 1) & v->piece_mask) {
-        uint32_t word = v->piece_table[at];
+        uint32_t word = ~v->piece_table[at];
         if (word == UINT32_MAX) return -1;
         uint32_t id = word & TOKEN_MAX_IDS;
         if ((word & ~(uint32_t)TOKEN_MAX_IDS) != tag) continue;
@@ -188,7 +186,7 @@ int32_t builder_find(const builder *b, const char *text, size_t bytes)
     uint64_t hash = hash_bytes(text, bytes);
     uint32_t tag = table_word(hash, 0);
     for (uint32_t at = (uint32_t)hash & b->mask;; at = (at + 1) & b->mask) {
-        uint32_t word = b->table[at];
+        uint32_t word = ~b->table[at];
         if (word == UINT32_MAX) return -1;
         if ((word & ~(uint32_t)TOKEN_MAX_IDS) != tag) continue;
         uint32_t id = word & TOKEN_MAX_IDS;

@@ -98,7 +98,7 @@ static void put_merges(writer *w, const bpe_model *b)
     }
     memset(pairs, 0xff, b->n_merges * sizeof *pairs);
     for (size_t i = 0; i <= b->pair_mask; i++)
-        if (b->pair_table[i] != UINT64_MAX) pairs[b->pair_table[i] & TOKEN_MAX_MERGES] = b->pair_table[i];
+        if (b->pair_table[i] != 0) pairs[~b->pair_table[i] & TOKEN_MAX_MERGES] = ~b->pair_table[i];
     for (uint32_t i = 0; i < b->n_merges; i++) {
         bool gone = pairs[i] == UINT64_MAX;
         put_u32(w, gone ? UINT32_MAX : (uint32_t)(pairs[i] >> 43));

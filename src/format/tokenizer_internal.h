@@ -117,14 +117,14 @@ typedef struct vocabulary {
     uint32_t *offset; /* [n_ids + 1] into text */
     char *text;
     uint8_t *flags;        /* [n_ids] */
-    uint32_t *piece_table; /* open addressing: 11 bits of hash over 21 bits of id; UINT32_MAX: free */
+    uint32_t *piece_table; /* open addressing: 11 bits of hash over 21 bits of id, inverted; 0: free */
     uint32_t piece_mask;
 } vocabulary;
 
 typedef struct bpe_model {
     uint32_t n_merges;
     uint32_t *merged;     /* [n_merges] id made by the merge of this rank */
-    uint64_t *pair_table; /* open addressing: left 21 bits, right 21 bits, rank 22 bits; UINT64_MAX: free */
+    uint64_t *pair_table; /* open addressing: left 21 bits, right 21 bits, rank 22 bits, inverted; 0: free */
     uint64_t pair_mask;
     unsigned pair_shift;
     int32_t byte_id[256]; /* byte-level: id of each byte; byte fallback: id of <0xNN>; -1: none */

@@ -21,10 +21,9 @@ static utf8proc_option_t form_options(normalizer_kind kind)
 
 /* Nothing before such a character changes it or is changed by it, and it is its own decomposition's first: ASCII, and
  * the CJK ideographs that have no decompositions. */
-static bool begins_stretch(const char *text)
+static bool begins_stretch(uint32_t code)
 {
-    unsigned char c = (unsigned char)text[0];
-    return c < 0x80 || (c >= 0xe4 && c <= 0xe9 && !(c == 0xe4 && (unsigned char)text[1] < 0xb8));
+    return code < 0x80 || (code >= 0x4e00 && code < 0xa000) || unicode_is_unmoved(code);
 }
 
 static lamina_status normalize_stretch(encoder *e, utf8proc_option_t options, const char *text, size_t bytes,
@@ -62,8 +61,18 @@ static lamina_status normalize_form(encoder *e, normalizer_kind kind, const char
         TRY(buffer_append(e->m, out, text + at, end - at, e->err));
         if (end == bytes) break;
         at = end;
-        end += utf8_length(text[end]);
-        while (end < bytes && !begins_stretch(text + end)) end += utf8_length(text[end]);
+        uint32_t code;
+        end += utf8_read(text + at, bytes - at, &code);
+        if (unicode_is_unmoved(code)) {
+            TRY(buffer_append(e->m, out, text + at, end - at, e->err));
+            at = end;
+            continue;
+        }
+        while (end < bytes) {
+            size_t n = utf8_read(text + end, bytes - end, &code);
+            if (begins_stretch(code)) break;
+            end += n;
+        }
         TRY(normalize_stretch(e, options, text + at, end - at, out));
         at = end;
     }

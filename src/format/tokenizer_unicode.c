@@ -85,20 +85,30 @@ bool unicode_is_space(uint32_t c)
            c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
-uint32_t unicode_stand_in(uint32_t c)
+static const unicode_range *find_range(const unicode_range *ranges, unsigned n, uint32_t c)
 {
-    /* All of them lie outside of this: most text is answered here. */
-    if (c < unicode_later_ranges[0].first || (c >= 0x3200 && c < 0xa7c0) || (c >= 0xa800 && c < 0x10000)) return c;
-    unsigned low = 0, high = unicode_n_later_ranges;
+    unsigned low = 0, high = n;
     while (low < high) {
         unsigned middle = low + (high - low) / 2;
-        if (unicode_later_ranges[middle].last < c)
+        if (ranges[middle].last < c)
             low = middle + 1;
         else
             high = middle;
     }
-    bool inside = low < unicode_n_later_ranges && unicode_later_ranges[low].first <= c;
-    return inside ? unicode_later_ranges[low].stand_in : c;
+    return low < n && ranges[low].first <= c ? &ranges[low] : NULL;
+}
+
+uint32_t unicode_stand_in(uint32_t c)
+{
+    /* All of them lie outside of this: most text is answered here. */
+    if (c < unicode_later[0].first || (c >= 0x3200 && c < 0xa7c0) || (c >= 0xa800 && c < 0x10000)) return c;
+    const unicode_range *r = find_range(unicode_later, unicode_later_n, c);
+    return r ? r->stand_in : c;
+}
+
+bool unicode_is_unmoved(uint32_t c)
+{
+    return c >= unicode_unmoved[0].first && find_range(unicode_unmoved, unicode_unmoved_n, c) != NULL;
 }
 
 static utf8proc_category_t category(uint32_t c)

@@ -32,12 +32,14 @@ bool unicode_is_punctuation(uint32_t code); /* ASCII punctuation or P */
 
 /* Characters that the tables of PCRE2 or utf8proc may be too old for, and for each a stand-in of the same category and
  * UTF-8 length (tokenizer_later.c). */
-typedef struct unicode_later_range {
+typedef struct unicode_range {
     uint32_t first, last, stand_in;
-} unicode_later_range;
-extern const unicode_later_range unicode_later_ranges[];
-extern const unsigned unicode_n_later_ranges;
+} unicode_range;
+extern const unicode_range unicode_later[], unicode_unmoved[];
+extern const unsigned unicode_later_n, unicode_unmoved_n;
 uint32_t unicode_stand_in(uint32_t code); /* code itself if it has none */
+/* Characters that the reference's normalization, of an older Unicode, does not know. */
+bool unicode_is_unmoved(uint32_t code);
 
 /* GPT-2's alphabet: each byte as one printable character (below U+0144). */
 uint32_t byte_to_char(uint8_t byte);

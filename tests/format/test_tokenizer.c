@@ -505,7 +505,7 @@ static lamina_status everything(memory *m, const bytes *json, lamina_error *err)
     int32_t *ids = NULL;
     char text[6000]; /* long enough for the cache of words */
     memset(text, 'x', sizeof text);
-    for (size_t i = 0; i < sizeof text; i += 7) memcpy(text + i, " é\n", 4);
+    for (size_t i = 0; i + 7 < sizeof text; i += 7) memcpy(text + i, " é\n", 4);
     lamina_status s = tokenizer_read_json(m, &files, &t, err);
     if (s == LAMINA_OK) s = tokenizer_save(m, t, &data, &n, err);
     if (s == LAMINA_OK) s = tokenizer_load(m, data, n, "compact", &u, err);

@@ -1,0 +1,54 @@
+/* libFuzzer target: the first byte chooses tokenizer.json or the compact form, the rest is the file. What is accepted
+ * must encode and decode without harm, and be the same again after a way through the compact form. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "format/tokenizer_internal.h"
+
+static void use(const tokenizer *t, memory *m)
+{
+    static const char text[] = "Hello <s>  w\xc3\xb6rld 12345\r\n\xff\xe2\x82 '\xe4\xbd\xa0\xe5\xa5\xbd don't";
+    for (unsigned flags = 0; flags < 4; flags++) {
+        int32_t *ids = NULL;
+        size_t n = 0, got;
+        char out[70000];
+        if (tokenizer_encode(t, m, text, sizeof text - 1, flags, &ids, &n, NULL) != LAMINA_OK) continue;
+        lamina_detokenizer d = {.keep_special = flags & 1};
+        for (size_t i = 0; i < n && i < 100; i++) {
+            if ((uint32_t)ids[i] >= tokenizer_vocab(t)) abort();
+            tokenizer_decode(t, &d, ids[i], out, sizeof out, &got, NULL);
+        }
+        tokenizer_decode(t, &d, -1, out, sizeof out, &got, NULL);
+        mem_free(m, ids);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+    if (bytes == 0) return 0;
+    memory *m = memory_new();
+    if (!m) return 0;
+    memory_set_limit(m, 256u << 20);
+    tokenizer *t = NULL, *again = NULL;
+    void *saved = NULL;
+    size_t n = 0;
+    tokenizer_files files = {.json = (const char *)data + 1, .json_bytes = bytes - 1};
+    if (data[0] == 'j')
+        tokenizer_read_json(m, &files, &t, NULL);
+    else
+        tokenizer_load(m, data + 1, bytes - 1, "fuzz", &t, NULL);
+    if (t) {
+        use(t, m);
+        if (tokenizer_save(m, t, &saved, &n, NULL) == LAMINA_OK) {
+            if (tokenizer_load(m, saved, n, "saved", &again, NULL) == LAMINA_OK)
+                tokenizer_free(again);
+            else if (data[0] == 'j' && memory_used(m) < 100u << 20)
+                abort(); /* what was read can be read again */
+        }
+    }
+    mem_free(m, saved);
+    tokenizer_free(t);
+    if (memory_free(m) != 0) abort();
+    return 0;
+}

@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Compares lamina's tokenizers with Hugging Face's on generated texts: ids, and decoding with and without special tokens.
+
+Usage: tokenizer_compare.py DRIVER [-n TEXTS] [--seed N] [--plain] FOLDER...
+DRIVER: the program test_format_tokenizer. FOLDER: with a tokenizer.json; or a .gguf file with pre "smollm".
+Exit status 1 when anything differs. Needs tokenizers==0.23.3 (gguf==0.19.0 for .gguf)."""
+import argparse
+import json
+import struct
+import subprocess
+import sys
+import threading
+
+from tokenizers import Tokenizer
+
+import tokenizer_texts
+
+
+def from_gguf(path):
+    import gguf
+    fields = gguf.GGUFReader(path).fields
+    tokens = fields["tokenizer.ggml.tokens"].contents()
+    types = fields["tokenizer.ggml.token_type"].contents()
+    assert fields["tokenizer.ggml.pre"].contents() == "smollm"
+    return Tokenizer.from_str(json.dumps({
+        "added_tokens": [{"id": i, "content": t, "special": k != 4, "normalized": False, "lstrip": False, "rstrip": False,
+                          "single_word": False} for i, (t, k) in enumerate(zip(tokens, types)) if k in (2, 3, 4)],
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Digits", "individual_digits": True},
+            {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}]},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "model": {"type": "BPE", "vocab": {t: i for i, t in enumerate(tokens)},
+                  "merges": fields["tokenizer.ggml.merges"].contents()}}))
+
+
+def records(stream):
+    """ids, decoded, decoded with special tokens, of each text."""
+    def read(n):
+        data = stream.read(n)
+        assert len(data) == n, "the driver ended early"
+        return data
+    while True:
+        n, = struct.unpack("=I", read(4))
+        ids = list(struct.unpack("=%di" % n, read(4 * n)))
+        texts = [read(struct.unpack("=I", read(4))[0]).decode() for _ in range(2)]
+        yield ids, texts
+
+
+def compare(driver, path, n, seed, plain):
+    tk = from_gguf(path) if path.endswith(".gguf") else Tokenizer.from_file(path + "/tokenizer.json")
+    tk.encode_special_tokens = plain
+    specials = [a.content for a in tk.get_added_tokens_decoder().values()][:60]
+    process = subprocess.Popen([driver, "--pipe", path, "3" if plain else "0"], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE)
+
+    def feed():
+        for t in tokenizer_texts.texts(seed, n, specials):
+            data = t.encode()
+            process.stdin.write(struct.pack("=I", len(data)) + data)
+        process.stdin.close()
+
+    threading.Thread(target=feed, daemon=True).start()
+    wrong_ids = wrong_text = 0
+    for t, (ids, texts) in zip(tokenizer_texts.texts(seed, n, specials), records(process.stdout)):
+        want = tk.encode(t, add_special_tokens=not plain).ids
+        if ids != want:
+            wrong_ids += 1
+            if wrong_ids <= 5:
+                print("ids", ascii(t), ids, want, sep="\n  ")
+            continue
+        for keep, text in enumerate(texts):
+            if text != tk.decode(ids, skip_special_tokens=not keep):
+                wrong_text += 1
+                if wrong_text <= 5:
+                    print("text", ascii(t), ascii(text), ascii(tk.decode(ids, skip_special_tokens=not keep)), sep="\n  ")
+    process.wait()
+    print("%s: %d texts%s, ids differ in %d, decoding in %d" % (path, n, " (plain)" if plain else "", wrong_ids, wrong_text),
+          flush=True)
+    return wrong_ids + wrong_text
+
+
+def main():
+    a = argparse.ArgumentParser()
+    a.add_argument("driver")
+    a.add_argument("folders", nargs="+")
+    a.add_argument("-n", type=int, default=100000)
+    a.add_argument("--seed", type=int, default=1)
+    a.add_argument("--plain", action="store_true")
+    a = a.parse_args()
+    sys.exit(1 if sum(compare(a.driver, f, a.n, a.seed, a.plain) for f in a.folders) else 0)
+
+
+main()
