@@ -45,7 +45,7 @@ uint64_t activations_bytes(lamina_engine *e, uint32_t rows, uint32_t logit_rows)
     sizes s = sizes_of(e, rows, logit_rows);
     uint64_t vocab = e->model->vocab;
     return 2 * s.x + s.wide + s.packed + 2 * s.angle + s.logits + s.embed + (uint64_t)rows * PER_ROW +
-           vocab * (sizeof(float) + sizeof(candidate)) + 16384;
+           vocab * (sizeof(float) + sizeof(candidate)) + 16384 + backend_cpu_scratch(pool_threads(e->pool));
 }
 
 static lamina_status take(lamina_engine *e, void *slot, uint64_t bytes, lamina_error *err)

@@ -137,6 +137,9 @@ uint32_t kv_capacity(const model_layer *l, uint32_t context, uint32_t rows); /* 
 lamina_status plan_make(lamina_engine *e, const lamina_budget *b, bool measure, lamina_plan_info *p, lamina_error *err);
 bool plan_keeps_embedding(const lamina_engine *e, const lamina_plan_info *p);
 
+/* From now on the accountant refuses what would take the process beyond `budget`, counting what is resident now. */
+void plan_limit(lamina_engine *e, uint64_t budget);
+
 /* forward.c: one pass over rows [n]; positions of sessions are committed by the caller. `deliver` is called for each
  * wanted row in order with the row's index and host logits. */
 typedef lamina_status (*deliver_fn)(void *user, uint32_t row, const float *logits, lamina_error *err);

@@ -211,9 +211,7 @@ lamina_status lamina_start(lamina_engine *e, const lamina_budget *budget, lamina
     lamina_status status = plan_make(e, budget, false, &e->plan, err);
     if (info) *info = e->plan;
     TRY(status);
-    /* The accountant holds the plan to its word: what is held now, and what it says. */
-    uint64_t planned = e->plan.predicted_peak_bytes - e->plan.process_bytes;
-    memory_set_limit(e->m, memory_used(e->m) + planned + (UINT64_C(4) << 20));
+    plan_limit(e, e->plan.budget_bytes);
     status = take_all(e, budget, err);
     if (status != LAMINA_OK) {
         stream_free(e->stream);

@@ -9,8 +9,9 @@ enum {
     CHUNK_LEAST = 128 << 10,
     RING_CHUNKS = 16,
     RING_CHUNKS_LEAST = 2,
-    ROWS_MOST = 512,   /* beyond this a pass is bound by arithmetic on any machine with a disk */
-    SLACK = 1536 << 10 /* stacks, kernels' code paged in, small allocations of libraries */
+    MARGIN = 256 << 10, /* of the accountant's limit: what is allocated beside it while a pass runs */
+    ROWS_MOST = 512,    /* beyond this a pass is bound by arithmetic on any machine with a disk */
+    SLACK = 768 << 10   /* stacks, kernels' code paged in, small allocations of libraries */
 };
 
 typedef struct draft {
@@ -175,25 +176,34 @@ static void predict(draft *d, const stream_layout *layout)
     if (larger(disk, many) > 0) p->prompt_tokens_per_s = p->rows / larger(disk, many);
 }
 
-/* Reads the model for a moment, with a small ring and nothing pinned. */
-static lamina_status measure_disk(lamina_engine *e, uint64_t chunk, lamina_error *err)
+/* Reads the model for a moment, with the plan's ring and nothing pinned. */
+static lamina_status measure_disk(lamina_engine *e, uint64_t chunk, uint64_t ring, lamina_error *err)
 {
     stream *s = NULL;
-    TRY(engine_stream(e, chunk, RING_CHUNKS * chunk, 0, false, &s, err));
+    TRY(engine_stream(e, chunk, ring, 0, false, &s, err));
     lamina_status status = stream_measure(s, 0.25, &e->disk_rate, err);
     stream_free(s);
     return status;
 }
 
+void plan_limit(lamina_engine *e, uint64_t budget)
+{
+    uint64_t resident = os_resident_bytes() + MARGIN;
+    uint64_t room = budget > resident ? budget - resident : 0;
+    memory_set_limit(e->m, memory_used(e->m) + (room ? room : 1));
+}
+
 static lamina_status rates(draft *d, const lamina_budget *b, bool measure, lamina_error *err)
 {
     lamina_engine *e = d->e;
+    if (measure && !e->started) plan_limit(e, d->p->budget_bytes); /* measuring keeps to the budget, too */
     if (measure) {
         if (e->fma_rate == 0) e->fma_rate = backend_cpu_measure_fma(e->backend, 0.05);
         if (e->ram_rate == 0) e->ram_rate = backend_cpu_measure_ram(e->backend, 0.05);
         if (e->disk_rate == 0 && b->device_bytes_per_s == 0 && e->ckpt->n_files && !e->started)
-            TRY(measure_disk(e, d->p->chunk_bytes, err));
+            TRY(measure_disk(e, d->p->chunk_bytes, d->p->ring_bytes, err));
     }
+    if (measure && !e->started) memory_set_limit(e->m, 0);
     d->p->flops_per_s = e->fma_rate;
     d->p->device_bytes_per_s = b->device_bytes_per_s > 0 ? b->device_bytes_per_s : e->disk_rate;
     return LAMINA_OK;

@@ -338,7 +338,7 @@ stream_layout stream_get_layout(const stream *s)
 uint64_t stream_overhead(uint64_t chunk_bytes)
 {
     (void)chunk_bytes; /* queues and directories are small beside the area for gathered rows */
-    return STREAM_GATHER_BYTES + (UINT64_C(256) << 10);
+    return STREAM_GATHER_BYTES + (UINT64_C(128) << 10);
 }
 
 const void *stream_pinned(const stream *s, size_t matrix, uint64_t *n_rows)
