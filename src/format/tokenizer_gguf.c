@@ -28,14 +28,16 @@ static const char gguf_name[] = "GGUF tokenizer";
 #define DEEPSEEK_WORDS                                                                                                 \
     "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"               \
     " ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define DEEPSEEK_LETTERS                                                                                                                                                                               \
-    "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-"                                 \
-    "Ἕἠ-"                                                                                                                                                                                          \
-    "ὅὈ-"                                                                                                                                                                                          \
-    "Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ί"                                                                                                                              \
-    "ῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-" \
-    "𐑏𐒰-"                                                                                                                                                                                        \
-    "𐓓𐓘-"                                                                                                                                                                                        \
+#define DEEPSEEK_LETTERS                                                                                                                                                                       \
+    "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-"                                \
+    "ἕἘ-"                                                                                                                                                                                  \
+    "Ἕἠ-"                                                                                                                                                                                  \
+    "ὅὈ-"                                                                                                                                                                                  \
+    "Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ί"                                                                                                                      \
+    "ῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-" \
+    "ｚ𐐀-"                                                                                                                                                                                 \
+    "𐑏𐒰-"                                                                                                                                                                                \
+    "𐓓𐓘-"                                                                                                                                                                                \
     "𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+"
 #define DEEPSEEK_CJK "[一-龥ࠀ-一가-퟿]+"
 #define BLOOM        " ?[^(\\s|.,!?…。，、।۔،)]+"
@@ -52,7 +54,7 @@ enum {
 typedef struct pre_row {
     const char *names; /* separated by spaces, and a space at both ends */
     unsigned flags;
-    const char *patterns[4]; /* Split, isolated, in order */
+    const char *patterns[5]; /* Split, isolated, in order */
 } pre_row;
 
 static const pre_row pre_rows[] = {
@@ -65,7 +67,7 @@ static const pre_row pre_rows[] = {
     {" gpt-2 phi-2 mpt olmo jais trillion granite-docling roberta-bpe ", PRE_GPT2, {NULL}},
     {" deepseek-llm ",
      PRE_DIGITS_LAST,
-     {"[\\r\\n]", DEEPSEEK_LETTERS, "\\s?[!-/:-~！-／：-～‘-‟　-。]+|\\s+$", DEEPSEEK_CJK}},
+     {"[\\r\\n]", DEEPSEEK_LETTERS, "\\s?[!-/:-~！-／：-～‘-‟　-。]+", "\\s+$", DEEPSEEK_CJK}},
     {" deepseek-coder ", PRE_DIGITS_LAST, {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", DEEPSEEK_CJK}},
     {" deepseek-v3 ", 0, {"\\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK_WORDS}},
     {" bloom gpt3-finnish poro-chat ", 0, {BLOOM}},
@@ -91,13 +93,14 @@ static lamina_status add_row(builder *b, const pre_row *row, lamina_error *err)
     const splitter_step digits = {.kind = SPLITTER_DIGITS, .behavior = SPLIT_ISOLATED};
     if (row->flags & PRE_NFC) TRY(builder_normalizer(b, &(normalizer_step){.kind = NORMALIZE_NFC}, err));
     if (row->flags & PRE_DIGITS) TRY(builder_splitter(b, &digits, err));
-    for (unsigned i = 0; i < 4 && row->patterns[i]; i++) TRY(builder_pattern_splitter(b, row->patterns[i], err));
+    for (unsigned i = 0; i < 5 && row->patterns[i]; i++) TRY(builder_pattern_splitter(b, row->patterns[i], err));
     if (row->flags & PRE_DIGITS_LAST) TRY(builder_splitter(b, &digits, err));
     b->t->bpe.ignore_merges = (row->flags & PRE_IGNORE_MERGES) != 0;
     return builder_byte_level(b, false, (row->flags & PRE_GPT2) != 0, err);
 }
 
-/* "falcon" and "default": punctuation first, then ByteLevel, then digits in its alphabet, three by three. */
+/* "falcon" and "default": punctuation first, then GPT-2's pattern, then digits three by three; default cuts runs of
+ * numbers off before. */
 static lamina_status add_falcon(builder *b, bool runs, lamina_error *err)
 {
     TRY(builder_pattern_splitter(b, runs ? "[\\p{P}\\$\\+<=>\\^\\~\\|]+" : "[\\p{P}\\$\\+<=>\\^~\\|`]+", err));
