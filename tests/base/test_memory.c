@@ -6,8 +6,8 @@
 #include <pthread.h>
 #include <stdint.h>
 
-/* A sanitizer's shadow is resident too, and a system without a port does not say what is. */
-#if defined(TEST_SANITIZED) || defined(TEST_PORTABLE)
+/* A sanitizer's shadow and an emulator's code are resident too, and a system without a port does not say what is. */
+#if defined(TEST_SANITIZED) || defined(TEST_PORTABLE) || defined(TEST_EMULATED)
 enum { RESIDENT_IS_KNOWN = 0 };
 #else
 enum { RESIDENT_IS_KNOWN = 1 };
