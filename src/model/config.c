@@ -343,8 +343,10 @@ static bool value_is(const json_t *value, const char *expected)
     return end != expected && *end == '\0' && json_number_value(value) == v;
 }
 
-static bool is_harmless(const char *name, const json_t *value)
+static bool is_harmless(const family *f, const char *name, const json_t *value)
 {
+    /* A family that always has these biases does not ask; from GGUF the key says that they were found. */
+    if (f->qkv_bias == ALWAYS && strcmp(name, "attention_bias") == 0) return json_is_boolean(value);
     for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
         if (glob_match(harmless[i].pattern, name) && value_is(value, harmless[i].value)) return true;
     return false;
@@ -373,7 +375,7 @@ static lamina_status judge_others(const reading *r)
     json_t *value;
     json_object_foreach(r->c->config, name, value)
     {
-        if (json_is_null(value) || is_read(r->f, name) || is_neutral(name) || is_harmless(name, value)) continue;
+        if (json_is_null(value) || is_read(r->f, name) || is_neutral(name) || is_harmless(r->f, name, value)) continue;
         if (reading_ignores(r, name)) continue;
         if (strcmp(name, "quantization_config") == 0) return refuse_quantised(r, value);
         return key_unknown(r, "", name, value);
