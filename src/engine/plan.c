@@ -11,7 +11,7 @@ enum {
     RING_CHUNKS_LEAST = 2,
     MARGIN = 256 << 10, /* of the accountant's limit: what is allocated beside it while a pass runs */
     ROWS_MOST = 512,    /* beyond this a pass is bound by arithmetic on any machine with a disk */
-    SLACK = 768 << 10   /* stacks, kernels' code paged in, small allocations of libraries */
+    SLACK = 1280 << 10  /* stacks, kernels' code paged in, small allocations of libraries */
 };
 
 typedef struct draft {

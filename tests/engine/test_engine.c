@@ -100,8 +100,10 @@ static void every_failing_allocation_is_a_clean_error(void)
     REQUIRE(clean.status == LAMINA_OK, "%s", clean.err.text);
     for (uint64_t n = 1; n <= clean.allocations; n++) {
         run r = run_once((lamina_faults){.fail_alloc = n}, false);
-        CHECK(r.status == LAMINA_E_MEMORY, "allocation %d of %d: status %d %s", (int)n, (int)clean.allocations,
-              r.status, r.err.text);
+        bool spared =
+            r.logits && !memcmp(r.logits, clean.logits, clean.vocab * sizeof(float)); /* it could do without */
+        CHECK(r.status == LAMINA_E_MEMORY || spared, "allocation %d of %d: status %d %s", (int)n,
+              (int)clean.allocations, r.status, r.err.text);
         free(r.logits);
     }
     free(clean.logits);

@@ -86,12 +86,11 @@ static lamina_status note_model(void *user, const char *name, lamina_error *err)
     models *m = user;
     (void)err;
     if (m->n == MODELS) return LAMINA_OK;
-    char *path = m->path[m->n];
-    snprintf(path, sizeof m->path[0], "%s/golden/%s", TEST_DATA, name);
-    if (os_is_dir(path)) { /* a folder, or a folder that holds a GGUF file */
-        char gguf[600];
-        snprintf(gguf, sizeof gguf, "%s/model.gguf", path);
-        if (os_exists(gguf)) snprintf(path, sizeof m->path[0], "%.500s/model.gguf", m->path[m->n]);
+    char folder[400], *path = m->path[m->n];
+    snprintf(folder, sizeof folder, "%.200s/golden/%.150s", TEST_DATA, name);
+    if (os_is_dir(folder)) { /* a folder, or a folder that holds a GGUF file */
+        snprintf(path, sizeof m->path[0], "%s/model.gguf", folder);
+        if (!os_exists(path)) snprintf(path, sizeof m->path[0], "%s", folder);
         m->n++;
     }
     return LAMINA_OK;
@@ -141,6 +140,13 @@ static int compare(const setting *s, const float *reference)
     return wrong;
 }
 
+enum { SETTINGS = 2 * 3 * 3 * 3 * 3 * 3 };
+#if defined(TEST_SANITIZED) || defined(TEST_EMULATED)
+enum { STRIDE = 23 }; /* a sample that still meets every value of every factor */
+#else
+enum { STRIDE = 1 };
+#endif
+
 /* The product for one model; stops at the first difference. Returns how many settings were compared. */
 static int product(const char *const paths[2])
 {
@@ -154,7 +160,7 @@ static int product(const char *const paths[2])
     float *reference = logits_of(&first, &vocab);
     if (!reference) return 0;
     int n = 0;
-    for (int i = 0; i < 2 * 3 * 3 * 3 * 3 * 3; i++) {
+    for (int i = 0; i < SETTINGS; i += STRIDE) {
         int k = i / 2;
         setting s = {.path = paths[i % 2],
                      .rows = rows[k % 3],
@@ -178,7 +184,7 @@ static void placement_never_changes_the_answer(void)
         if (!pack(m.path[i], store, sizeof store)) continue;
         const char *paths[2] = {m.path[i], store};
         int n = product(paths);
-        CHECK(n == 486, "%s", m.path[i]);
+        CHECK(n == (SETTINGS + STRIDE - 1) / STRIDE, "%s", m.path[i]);
         printf("  %s: %d settings, every logit the same bits\n", strrchr(m.path[i], '/') + 1, n);
         remove_tree(store);
     }

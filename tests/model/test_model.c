@@ -1,0 +1,303 @@
+/* Configurations: which are understood, which are refused and in what words; frequencies against transformers'. */
+#include <math.h>
+#include <stdint.h>
+#include <unistd.h>
+
+#include "base/os.h"
+#include "model/model.h"
+#include "rope_golden.h"
+#include "test.h"
+
+/* Binds a configuration alone, written to a temporary file. */
+static lamina_status bind_text(const char *text, const char *ignore, void (*look)(const model *), lamina_error *err)
+{
+    char path[] = "/tmp/lamina-config-XXXXXX.json";
+    int fd = mkstemps(path, 5);
+    if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text)) return LAMINA_E_IO;
+    close(fd);
+    memory *m = memory_new();
+    checkpoint *c = NULL;
+    model *mo = NULL;
+    lamina_status s = checkpoint_open(m, path, &c, err);
+    if (s == LAMINA_OK) s = model_bind(m, c, ignore, &mo, err);
+    if (s == LAMINA_OK && look) look(mo);
+    model_free(mo);
+    checkpoint_free(c);
+    CHECK(memory_free(m) == 0, "memory is still held");
+    unlink(path);
+    return s;
+}
+
+#define LLAMA                                                                                                          \
+    "\"model_type\": \"llama\", \"hidden_size\": 64, \"intermediate_size\": 96, \"num_hidden_layers\": 2, "            \
+    "\"num_attention_heads\": 4, \"vocab_size\": 300"
+
+static void look_defaults(const model *m)
+{
+    CHECK(m->kv_heads == 4 && m->head_dim == 16 && m->max_context == 2048, "%u %u %u", m->kv_heads, m->head_dim,
+          m->max_context);
+    CHECK(m->norm_eps == 1e-6f && m->rope.theta == 10000 && !m->tied_head, "eps %g theta %g", (double)m->norm_eps,
+          m->rope.theta);
+    CHECK(m->n_parameters == 2 * 300 * 64 + 64 + 2 * (4 * 64 * 64 + 3 * 64 * 96 + 2 * 64), "%llu parameters",
+          (unsigned long long)m->n_parameters);
+    CHECK(m->weight_bytes == 4 * m->n_parameters, "%llu bytes", (unsigned long long)m->weight_bytes);
+}
+
+static void absent_keys_take_the_reference_defaults(void)
+{
+    lamina_error err = {0};
+    CHECK(!bind_text("{" LLAMA "}", NULL, look_defaults, &err), "%s", err.text);
+}
+
+static void look_llama3(const model *m)
+{
+    CHECK(m->rope.scaling == ROPE_LLAMA3 && m->rope.theta == 500000 && m->rope.factor == 8 &&
+              m->rope.original_context == 32 && m->rope.low_freq_factor == 1 && m->rope.high_freq_factor == 4,
+          "scaling %d theta %g", m->rope.scaling, m->rope.theta);
+    CHECK(m->weight_bytes == 2 * m->n_parameters, "bf16");
+}
+
+static void both_dialects_say_the_same(void)
+{
+    lamina_error err = {0};
+    CHECK(
+        !bind_text(
+            "{" LLAMA
+            ", \"torch_dtype\": \"bfloat16\", \"rope_theta\": 500000.0, \"rope_scaling\": {\"rope_type\": \"llama3\", "
+            "\"factor\": 8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, "
+            "\"original_max_position_embeddings\": 32}}",
+            NULL, look_llama3, &err),
+        "%s", err.text);
+    CHECK(!bind_text(
+              "{" LLAMA
+              ", \"dtype\": \"bfloat16\", \"rope_parameters\": {\"rope_type\": \"llama3\", \"rope_theta\": 500000.0, "
+              "\"factor\": 8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, "
+              "\"original_max_position_embeddings\": 32}}",
+              NULL, look_llama3, &err),
+          "%s", err.text);
+}
+
+static void look_window(const model *m)
+{
+    CHECK(m->layers[0].window == 0 && m->layers[1].window == 7, "windows %u %u", m->layers[0].window,
+          m->layers[1].window);
+    CHECK(m->layers[0].w[ROLE_Q_BIAS].rows == 1 && m->layers[0].w[ROLE_O_BIAS].rows == 0, "biases of qwen2");
+}
+
+static void windows_follow_the_family(void)
+{
+    lamina_error err = {0};
+    CHECK(!bind_text(
+              "{\"model_type\": \"qwen2\", \"hidden_size\": 64, \"intermediate_size\": 96, \"num_hidden_layers\": 2, "
+              "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"vocab_size\": 300, \"use_sliding_window\": "
+              "true, "
+              "\"sliding_window\": 7, \"max_window_layers\": 1}",
+              NULL, look_window, &err),
+          "%s", err.text);
+}
+
+static void what_is_not_understood_is_refused_by_name(void)
+{
+    static const struct {
+        const char *text, *ignore;
+        lamina_status status;
+        const char *words;
+    } cases[] = {
+        {"{" LLAMA ", \"logit_softcap\": 30.0}", NULL, LAMINA_E_UNSUPPORTED,
+         "\"logit_softcap\" = 30.0 is not understood"},
+        {"{" LLAMA ", \"logit_softcap\": 30.0}", "other,logit_softcap", LAMINA_OK, NULL},
+        {"{" LLAMA ", \"logit_softcap\": null}", NULL, LAMINA_OK, NULL},
+        {"{" LLAMA ", \"_name_or_path\": \"x\", \"attention_dropout\": 0.0, \"use_cache\": true}", NULL, LAMINA_OK,
+         NULL},
+        {"{" LLAMA ", \"mlp_bias\": true}", NULL, LAMINA_E_UNSUPPORTED, "\"mlp_bias\" = true is not understood"},
+        {"{" LLAMA ", \"hidden_act\": \"gelu\"}", NULL, LAMINA_E_UNSUPPORTED, "\"hidden_act\" = \"gelu\""},
+        {"{" LLAMA ", \"partial_rotary_factor\": 0.5}", NULL, LAMINA_E_UNSUPPORTED,
+         "\"partial_rotary_factor\" = 0.5 is not understood"},
+        {"{" LLAMA ", \"quantization_config\": {\"quant_method\": \"gptq\"}}", NULL, LAMINA_E_UNSUPPORTED, "\"gptq\""},
+        {"{" LLAMA ", \"rope_scaling\": {\"type\": \"longrope\", \"factor\": 2}}", NULL, LAMINA_E_UNSUPPORTED,
+         "\"longrope\""},
+        {"{" LLAMA ", \"rope_scaling\": {\"type\": \"linear\"}}", NULL, LAMINA_E_FORMAT,
+         "\"rope_scaling.factor\" = nothing"},
+        {"{" LLAMA ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2, \"twist\": 1}}", NULL,
+         LAMINA_E_UNSUPPORTED, "\"rope_scaling.twist\" = 1 is not understood"},
+        {"{" LLAMA ", \"num_key_value_heads\": 3}", NULL, LAMINA_E_FORMAT,
+         "expected a multiple of num_key_value_heads 3"},
+        {"{" LLAMA ", \"head_dim\": 7}", NULL, LAMINA_E_FORMAT, "head_dim 7: expected an even number"},
+        {"{" LLAMA ", \"rms_norm_eps\": -1}", NULL, LAMINA_E_FORMAT, "\"rms_norm_eps\" = -1"},
+        {"{" LLAMA ", \"torch_dtype\": \"float64\"}", NULL, LAMINA_E_FORMAT, "\"float64\""},
+        {"{" LLAMA ", \"layer_types\": [\"full_attention\", \"linear_attention\"]}", NULL, LAMINA_E_UNSUPPORTED,
+         "linear_attention"},
+        {"{" LLAMA ", \"layer_types\": [\"full_attention\"]}", NULL, LAMINA_E_FORMAT,
+         "expected a list of num_hidden_layers = 2"},
+        {"{" LLAMA ", \"eos_token_id\": \"x\"}", NULL, LAMINA_E_FORMAT, "eos_token_id"},
+        {"{\"model_type\": \"mamba\"}", NULL, LAMINA_E_UNSUPPORTED,
+         "\"mamba\" is not a family that this version computes; known are llama, mistral"},
+        {"{\"hidden_size\": 1}", NULL, LAMINA_E_FORMAT, "model_type, found none"},
+        {"{\"model_type\": \"llama\", \"hidden_size\": 1e99}", NULL, LAMINA_E_FORMAT, "hidden_size"},
+        {"{\"model_type\": \"llama\", \"hidden_size\": 99999999999}", NULL, LAMINA_E_FORMAT,
+         "expected a whole number from 1 to 1048576"},
+        {"{\"model_type\": \"llama\", \"hidden_size\": \"64\"}", NULL, LAMINA_E_FORMAT, "expected a whole number"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        lamina_error err = {0};
+        lamina_status s = bind_text(cases[i].text, cases[i].ignore, NULL, &err);
+        CHECK(s == cases[i].status, "case %zu: status %d: %s", i, s, err.text);
+        CHECK(!cases[i].words || strstr(err.text, cases[i].words), "case %zu says: %s", i, err.text);
+    }
+}
+
+/* Every real configuration at hand: those of known families bind with the published number of parameters. */
+static void real_configurations(void)
+{
+    static const struct {
+        const char *name;
+        double billions; /* 0: refused by name */
+        const char *words;
+    } known[] = {
+        {"Llama-3.1-405B", 405.853, 0},
+        {"Llama-3.1-70B", 70.554, 0},
+        {"Llama-3.1-8B", 8.030, 0},
+        {"Llama-3.2-3B", 3.213, 0},
+        {"Llama-3.2-1B", 1.236, 0},
+        {"Llama-2-70B", 68.977, 0},
+        {"Llama-2-7B", 6.738, 0},
+        {"Llama-3-70B", 70.554, 0},
+        {"Llama-3-8B", 8.030, 0},
+        {"Mistral-7B-v0.1", 7.242, 0},
+        {"Mistral-7B-v0.3", 7.248, 0},
+        {"Qwen2-0.5B", 0.494, 0},
+        {"Qwen2-7B", 7.616, 0},
+        {"Qwen2.5-72B", 72.706, 0},
+        {"Qwen2.5-32B", 32.764, 0},
+        {"Qwen2.5-14B", 14.770, 0},
+        {"Qwen2.5-7B", 7.616, 0},
+        {"Qwen3-0.6B", 0.596, 0},
+        {"Qwen3-32B", 32.762, 0},
+        {"Qwen3-8B", 8.191, 0},
+        {"Qwen3-4B", 4.022, 0},
+        {"Qwen3-1.7B", 1.721, 0},
+        {"SmolLM2-135M", 0.1345, 0},
+        {"TinyLlama-1.1B-Chat-v1.0", 1.100, 0},
+        {"Yi-34B", 34.389, 0},
+        {"Gemma-2-9B", 0, "gemma2"},
+        {"DeepSeek-V3", 0, "deepseek_v3"},
+        {"Mixtral-8x7B-v0.1", 0, "mixtral"},
+        {"Qwen3-30B-A3B", 0, "qwen3_moe"},
+        {"GPT-2", 0, "gpt2"},
+        {"ChatGLM3-6B", 0, "chatglm"},
+        {"Phi-4-14B", 0, "phi3"},
+    };
+    int seen = 0;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        char path[600];
+        snprintf(path, sizeof path, "%s/configs/%s.json", TEST_SHARED, known[i].name);
+        if (!os_exists(path)) continue;
+        seen++;
+        lamina_error err = {0};
+        memory *m = memory_new();
+        checkpoint *c = NULL;
+        model *mo = NULL;
+        lamina_status s = checkpoint_open(m, path, &c, &err);
+        if (s == LAMINA_OK) s = model_bind(m, c, NULL, &mo, &err);
+        if (known[i].billions > 0) {
+            double got = mo ? (double)mo->n_parameters / 1e9 : 0, tolerance = 0.0006 * fmax(1, known[i].billions / 10);
+            CHECK(s == LAMINA_OK, "%s: %s", known[i].name, err.text);
+            CHECK(fabs(got - known[i].billions) <= tolerance, "%s: %.4f billion, published %.4f", known[i].name, got,
+                  known[i].billions);
+        } else {
+            CHECK(s == LAMINA_E_UNSUPPORTED && strstr(err.text, known[i].words), "%s: %d %s", known[i].name, s,
+                  err.text);
+        }
+        model_free(mo);
+        checkpoint_free(c);
+        CHECK(memory_free(m) == 0, "%s: memory is still held", known[i].name);
+    }
+    if (seen == 0) SKIP("no %s/configs here", TEST_SHARED);
+    printf("  %d configurations\n", seen);
+}
+
+static void every_failing_allocation_is_clean(void)
+{
+    char path[] = "/tmp/lamina-config-XXXXXX.json";
+    static const char text[] = "{" LLAMA ", \"eos_token_id\": [1, 2]}";
+    int fd = mkstemps(path, 5);
+    REQUIRE(fd >= 0 && write(fd, text, sizeof text - 1) == sizeof text - 1, "no temporary file");
+    close(fd);
+    lamina_status s = LAMINA_E_MEMORY;
+    for (uint64_t n = 1; s != LAMINA_OK && n < 1000; n++) {
+        lamina_error err = {0};
+        memory *m = memory_new();
+        checkpoint *c = NULL;
+        model *mo = NULL;
+        memory_fail_at(m, n);
+        s = checkpoint_open(m, path, &c, &err);
+        if (s == LAMINA_OK) s = model_bind(m, c, NULL, &mo, &err);
+        CHECK(s == LAMINA_OK || s == LAMINA_E_MEMORY, "allocation %d: %d %s", (int)n, s, err.text);
+        model_free(mo);
+        checkpoint_free(c);
+        CHECK(memory_free(m) == 0, "allocation %d leaks", (int)n);
+    }
+    CHECK(s == LAMINA_OK, "never succeeds");
+    unlink(path);
+}
+
+/* Frequencies to two units in the last place: a power rounded to f32 may differ by one from the reference (its own is not
+ * correctly rounded), and so may its reciprocal or what scaling makes of it. */
+static void frequencies_are_those_of_the_reference(void)
+{
+    static const rope_axes axes[] = {
+        {.theta = 500000, .dims = 128},
+        {.theta = 10000, .dims = 30},
+        {.theta = 10000, .dims = 64, .scaling = ROPE_LINEAR, .factor = 4},
+        {.theta = 10000, .dims = 64, .scaling = ROPE_DYNAMIC, .factor = 2, .original_context = 2048},
+        {.theta = 500000,
+         .dims = 128,
+         .scaling = ROPE_LLAMA3,
+         .factor = 8,
+         .low_freq_factor = 1,
+         .high_freq_factor = 4,
+         .original_context = 8192},
+        {.theta = 1000000,
+         .dims = 128,
+         .scaling = ROPE_YARN,
+         .factor = 4,
+         .original_context = 32768,
+         .beta_fast = 32,
+         .beta_slow = 1,
+         .truncate = true},
+        {.theta = 10000,
+         .dims = 64,
+         .scaling = ROPE_YARN,
+         .factor = 40,
+         .original_context = 4096,
+         .beta_fast = 32,
+         .beta_slow = 1,
+         .mscale = 1,
+         .mscale_all_dim = 0.8,
+         .truncate = true},
+        {.theta = 150000,
+         .dims = 64,
+         .scaling = ROPE_YARN,
+         .factor = 32,
+         .original_context = 4096,
+         .beta_fast = 32,
+         .beta_slow = 1,
+         .attention_factor = 1.25},
+    };
+    for (size_t i = 0; i < sizeof axes / sizeof *axes; i++) {
+        float got[64], scale, worst = 0;
+        rope_frequencies(&axes[i], rope_golden[i].context, NULL, got, &scale);
+        for (uint32_t k = 0; k < axes[i].dims / 2; k++) {
+            float want = rope_golden[i].inv_freq[k], ulp = nextafterf(want, INFINITY) - want;
+            worst = fmaxf(worst, fabsf(got[k] - want) / ulp);
+        }
+        CHECK(worst <= 2, "%s: %g units in the last place, tolerance 2", rope_golden[i].name, (double)worst);
+        CHECK(scale == rope_golden[i].scale, "%s: scale %.9g, expected %.9g", rope_golden[i].name, (double)scale,
+              (double)rope_golden[i].scale);
+        printf("  %-15s worst %g units in the last place (tolerance 2)\n", rope_golden[i].name, (double)worst);
+    }
+}
+
+TEST_MAIN(T(absent_keys_take_the_reference_defaults), T(both_dialects_say_the_same), T(windows_follow_the_family),
+          T(what_is_not_understood_is_refused_by_name), T(real_configurations), T(every_failing_allocation_is_clean),
+          T(frequencies_are_those_of_the_reference))
