@@ -65,7 +65,8 @@ typedef enum lamina_io {
     LAMINA_IO_BUFFERED  /* reader threads through the page cache, dropped behind */
 } lamina_io;
 
-typedef enum lamina_isa { /* CPU kernels; every level gives the same bits */
+/* CPU kernels; every level gives the same bits. */
+typedef enum lamina_isa {
     LAMINA_ISA_BEST = 0,
     LAMINA_ISA_SCALAR,
     LAMINA_ISA_AVX2,
@@ -85,9 +86,9 @@ typedef struct lamina_progress {
     lamina_phase phase;
     const char *unit; /* valid during the call */
     uint64_t done, total;
-    uint64_t bytes;   /* moved so far in this operation */
-    double seconds;   /* since this operation began */
-    uint32_t rows;    /* token rows in the pass; 0 elsewhere */
+    uint64_t bytes; /* moved so far in this operation */
+    double seconds; /* since this operation began */
+    uint32_t rows;  /* token rows in the pass; 0 elsewhere */
 } lamina_progress;
 
 /* Called from the thread that called into the library. Returning false cancels (LAMINA_E_CANCELLED). */
@@ -102,15 +103,15 @@ typedef struct lamina_faults {
 } lamina_faults;
 
 typedef struct lamina_options {
-    uint32_t threads;           /* compute threads; 0: one per core this process may use */
+    uint32_t threads; /* compute threads; 0: one per core this process may use */
     lamina_io io;
-    lamina_isa isa;             /* a cap: the best level not above it */
-    const char *trace_path;     /* Chrome trace events are written here at lamina_close(); NULL: none */
-    const char *ignore_config;  /* comma-separated config.json keys to accept unread; NULL: none */
+    lamina_isa isa;            /* a cap: the best level not above it */
+    const char *trace_path;    /* Chrome trace events are written here at lamina_close(); NULL: none */
+    const char *ignore_config; /* comma-separated config.json keys to accept unread; NULL: none */
     lamina_progress_fn progress;
     void *progress_user;
-    bool tokenizer_only;        /* open only what tokenize and detokenize need */
-    bool no_tokenizer;          /* do not look for a tokenizer */
+    bool tokenizer_only; /* open only what tokenize and detokenize need */
+    bool no_tokenizer;   /* do not look for a tokenizer */
     lamina_faults faults;
 } lamina_options;
 
@@ -129,16 +130,16 @@ LAMINA_API void lamina_close(lamina_engine *engine);
 /* ---- inspecting --------------------------------------------------------------------------------------------- */
 
 typedef struct lamina_model_info {
-    const char *family;  /* the row of the table of families, e.g. "llama" */
-    const char *source;  /* "huggingface", "gguf", "store" or "config" */
-    const char *path;    /* as given to lamina_open() */
+    const char *family; /* the row of the table of families, e.g. "llama" */
+    const char *source; /* "huggingface", "gguf", "store" or "config" */
+    const char *path;   /* as given to lamina_open() */
     bool has_weights, has_tokenizer;
     uint32_t n_layers, hidden, vocab;
-    uint32_t max_context; /* tokens the model was trained for; 0: not said */
+    uint32_t max_context;                /* tokens the model was trained for; 0: not said */
     uint64_t n_parameters, weight_bytes; /* bytes of the tensors that a pass uses */
     size_t n_tensors, n_axes;
-    int32_t bos_token;            /* -1: none */
-    const int32_t *eos_tokens;    /* [n_eos] ids that end generation, from the model's own files */
+    int32_t bos_token;         /* -1: none */
+    const int32_t *eos_tokens; /* [n_eos] ids that end generation, from the model's own files */
     size_t n_eos;
 } lamina_model_info;
 
@@ -146,16 +147,15 @@ typedef struct lamina_tensor_info {
     const char *name, *role, *dtype, *file; /* role: "q", "gate", "embed" ...; "" if unused; file: "" if none */
     int32_t layer;                          /* -1: not of a layer */
     uint32_t n_dims;
-    uint64_t shape[4];                      /* slowest-varying first, as safetensors writes it */
-    uint64_t offset, bytes;                 /* in the file */
+    uint64_t shape[4];      /* slowest-varying first, as safetensors writes it */
+    uint64_t offset, bytes; /* in the file */
 } lamina_tensor_info;
 
 /* All strings live as long as the engine. */
 LAMINA_API void lamina_model(const lamina_engine *engine, lamina_model_info *info);
 LAMINA_API lamina_status lamina_tensor(const lamina_engine *engine, size_t index, lamina_tensor_info *info);
 /* One value of an axis of the architecture, as text: name "mixer", value "gqa"; index < n_axes. */
-LAMINA_API lamina_status lamina_axis(const lamina_engine *engine, size_t index, const char **name,
-                                     const char **value);
+LAMINA_API lamina_status lamina_axis(const lamina_engine *engine, size_t index, const char **name, const char **value);
 
 /* ---- planning ----------------------------------------------------------------------------------------------- */
 
@@ -166,28 +166,28 @@ typedef struct lamina_budget {
     uint32_t rows;       /* token rows per pass at most; 0: what the budget allows, up to `context` */
     uint32_t logit_rows; /* rows that may want logits per pass at no extra reading; 0: one */
     lamina_kv kv;
-    uint64_t ring;       /* bytes of read-ahead; 0: chosen */
-    uint64_t chunk;      /* bytes per read; 0: chosen */
-    uint64_t pin_limit;  /* bytes of weights kept resident at most; 0: what the budget allows; 1: none */
+    uint64_t ring;             /* bytes of read-ahead; 0: chosen */
+    uint64_t chunk;            /* bytes per read; 0: chosen */
+    uint64_t pin_limit;        /* bytes of weights kept resident at most; 0: what the budget allows; 1: none */
     double device_bytes_per_s; /* for the prediction; 0: measured on the model's own files, or unknown */
 } lamina_budget;
 
 typedef struct lamina_plan_info {
-    uint64_t budget_bytes;   /* the limit in force */
-    bool budget_chosen;      /* true: memory was 0 and the limit is what was found free */
-    uint64_t minimum_bytes;  /* the least budget for this context, sessions and one row per pass */
+    uint64_t budget_bytes;  /* the limit in force */
+    bool budget_chosen;     /* true: memory was 0 and the limit is what was found free */
+    uint64_t minimum_bytes; /* the least budget for this context, sessions and one row per pass */
     uint64_t predicted_peak_bytes;
-    uint64_t process_bytes;  /* program, libraries, tokenizer, tensor directory: resident already */
-    uint64_t vector_bytes;   /* norms and biases, always resident */
+    uint64_t process_bytes; /* program, libraries, tokenizer, tensor directory: resident already */
+    uint64_t vector_bytes;  /* norms and biases, always resident */
     uint64_t kv_bytes, activation_bytes, ring_bytes, chunk_bytes, pinned_bytes;
     uint64_t embedding_bytes;         /* kept whole only when all else is resident; else its rows are read as needed */
     uint64_t weight_bytes;            /* of the tensors that a pass uses */
     uint64_t streamed_bytes_per_pass; /* read from the disk by each decode step */
     uint32_t context, sessions, rows, logit_rows;
-    double device_bytes_per_s;        /* 0: unknown */
-    double flops_per_s;               /* multiply and add counted as two; 0: unknown */
-    double seconds_per_token;         /* predicted for decode; 0: unknown */
-    double prompt_tokens_per_s;       /* predicted for a prompt of `rows` tokens; 0: unknown */
+    double device_bytes_per_s;  /* 0: unknown */
+    double flops_per_s;         /* multiply and add counted as two; 0: unknown */
+    double seconds_per_token;   /* predicted for decode; 0: unknown */
+    double prompt_tokens_per_s; /* predicted for a prompt of `rows` tokens; 0: unknown */
 } lamina_plan_info;
 
 /* What a budget buys: a pure question, asked as often as one likes. On LAMINA_E_BUDGET info->minimum_bytes is set.
@@ -227,7 +227,7 @@ LAMINA_API lamina_status lamina_feed(lamina_session *session, const int32_t *tok
 typedef struct lamina_row {
     lamina_session *session; /* rows of one session must stand in the order of its tokens */
     int32_t token;
-    bool want_logits;        /* deliver the logits after this token */
+    bool want_logits; /* deliver the logits after this token */
 } lamina_row;
 
 /* One pass over the weights for rows [n] of any sessions of one engine; n at most the plan's rows. Every session's
@@ -273,8 +273,8 @@ LAMINA_API lamina_status lamina_tokenize(const lamina_engine *engine, const char
 typedef struct lamina_detokenizer {
     unsigned char pending[8];
     uint8_t n_pending;
-    bool begun;          /* something has been seen: no leading space is stripped any more */
-    bool keep_special;   /* set by the caller: also spell special tokens */
+    bool begun;        /* something has been seen: no leading space is stripped any more */
+    bool keep_special; /* set by the caller: also spell special tokens */
 } lamina_detokenizer;
 
 /* Writes the text that id completes to out [capacity], NUL-terminated, and its length to *bytes. id -1 flushes: what
@@ -297,8 +297,16 @@ typedef struct lamina_pack_info {
 } lamina_pack_info;
 
 /* Writes the opened model as a store (a folder). Resumes what an earlier run left. options, info may be NULL. */
-LAMINA_API lamina_status lamina_pack(lamina_engine *engine, const char *store_path,
-                                     const lamina_pack_options *options, lamina_pack_info *info, lamina_error *err);
+LAMINA_API lamina_status lamina_pack(lamina_engine *engine, const char *store_path, const lamina_pack_options *options,
+                                     lamina_pack_info *info, lamina_error *err);
+
+/* Finishes a store whose packing was interrupted after some of the original's files had been deleted, so that the model
+ * opens no more: works from what the store itself recorded. source_path: the model's path as given now, or NULL: not
+ * compared. options->progress reports and may cancel; options, pack, info may be NULL. LAMINA_E_USAGE: store_path is not
+ * an interrupted store, or was begun from another model. */
+LAMINA_API lamina_status lamina_pack_resume(const char *store_path, const char *source_path,
+                                            const lamina_options *options, const lamina_pack_options *pack,
+                                            lamina_pack_info *info, lamina_error *err);
 
 /* Reads the opened store back against its checksums. LAMINA_E_CORRUPT names the first file that is wrong.
  * *bytes (may be NULL) counts what was read. */
@@ -308,17 +316,17 @@ LAMINA_API lamina_status lamina_verify(lamina_engine *engine, uint64_t *bytes, l
 
 typedef struct lamina_stats { /* since lamina_start() or lamina_stats_reset() */
     uint64_t passes, rows;
-    uint64_t bytes_read;            /* asked of the device, weights only */
-    double seconds;                 /* inside passes */
-    double stall_seconds;           /* of those, waiting for the disk with nothing to compute */
-    double compute_seconds;         /* of those, in kernels */
-    uint64_t peak_rss_bytes;        /* of the process, by the system's account */
+    uint64_t bytes_read;     /* asked of the device, weights only */
+    double seconds;          /* inside passes */
+    double stall_seconds;    /* of those, waiting for the disk with nothing to compute */
+    double compute_seconds;  /* of those, in kernels */
+    uint64_t peak_rss_bytes; /* of the process, by the system's account */
     uint64_t budget_bytes, minimum_bytes, predicted_peak_bytes, pinned_bytes, streamed_bytes_per_pass;
-    uint64_t accounted_bytes;       /* held now by this engine through its accountant */
-    double seconds_to_first_read;   /* from lamina_open() to the first read of weights */
-    const char *io;                 /* the reader in use: "io_uring", "pread" or "buffered" */
-    const char *io_note;            /* why it is not the one asked for, or "" */
-    const char *isa;                /* the kernels in use */
+    uint64_t accounted_bytes;     /* held now by this engine through its accountant */
+    double seconds_to_first_read; /* from lamina_open() to the first read of weights */
+    const char *io;               /* the reader in use: "io_uring", "pread" or "buffered" */
+    const char *io_note;          /* why it is not the one asked for, or "" */
+    const char *isa;              /* the kernels in use */
     uint32_t threads, io_depth;
     uint64_t chunk_bytes;
 } lamina_stats;
@@ -327,9 +335,9 @@ LAMINA_API void lamina_get_stats(const lamina_engine *engine, lamina_stats *stat
 LAMINA_API void lamina_stats_reset(lamina_engine *engine);
 
 typedef enum lamina_measure_kind {
-    LAMINA_MEASURE_DISK,  /* bytes/s: the model's own files, the stream's own reader, nothing computed */
-    LAMINA_MEASURE_RAM,   /* bytes/s: all threads reading a buffer larger than the caches */
-    LAMINA_MEASURE_FMA    /* operations/s: f32 multiply-adds from registers, all threads, counted as two */
+    LAMINA_MEASURE_DISK, /* bytes/s: the model's own files, the stream's own reader, nothing computed */
+    LAMINA_MEASURE_RAM,  /* bytes/s: all threads reading a buffer larger than the caches */
+    LAMINA_MEASURE_FMA   /* operations/s: f32 multiply-adds from registers, all threads, counted as two */
 } lamina_measure_kind;
 
 /* Measures this machine for about `seconds`. DISK needs lamina_start(). */

@@ -95,6 +95,9 @@ enum { WORK_TOKENIZER_ONLY = 1, WORK_NO_TOKENIZER = 2, WORK_STREAMS_TEXT = 4 };
 
 /* Each returns EXIT_DONE, or an exit code after printing why. work_close() is always allowed. */
 int work_open(work *w, const options *o, unsigned flags);
+/* For pack: the model, or, when it opens no more because an interrupted packing has deleted some of it, the finished
+ * store; then w->engine is NULL and *info says what was done. */
+int work_open_or_resume(work *w, const options *o, const lamina_pack_options *pack, lamina_pack_info *info);
 /* The budget of the options with this context and so many rows that want logits (lessened until it fits). */
 int work_start(work *w, uint32_t context, uint32_t logit_rows);
 /* The statistics; where they are shown and the model streams, the device's ceiling is measured for a moment first. */

@@ -22,9 +22,9 @@ static int buffer_share(const work *w, uint64_t *buffers)
 
 static int report(const work *w, const lamina_pack_info *info)
 {
-    lamina_stats stats;
+    lamina_stats stats = {0};
     double rate = info->seconds > 0 ? (double)info->bytes_written / info->seconds : 0;
-    lamina_get_stats(w->engine, &stats);
+    if (w->engine) lamina_get_stats(w->engine, &stats);
     if (w->options->json) {
         json_t *object = json_object();
         json_set_text(object, "model", w->options->operands[0]);
@@ -34,7 +34,7 @@ static int report(const work *w, const lamina_pack_info *info)
         json_set_bytes(object, "bytes_reused", info->bytes_reused);
         json_set_real(object, "seconds", info->seconds);
         json_set_real(object, "bytes_per_s", rate);
-        json_set_bytes(object, "peak_rss_bytes", stats.peak_rss_bytes);
+        if (w->engine) json_set_bytes(object, "peak_rss_bytes", stats.peak_rss_bytes);
         return json_print(object);
     }
     printf("%s: %u files, %s written in %s (%s)", w->options->output, info->files,
@@ -51,11 +51,9 @@ int pack_command(const options *o)
     lamina_error err;
     lamina_pack_info info = {0};
     lamina_pack_options pack = {.delete_original = o->delete_original};
-    int code = work_open(&w, o, 0);
-    if (code == EXIT_DONE && !w.model.has_weights)
-        code = fail("%s: expected a model with weights, found its configuration only", o->operands[0]);
-    if (code == EXIT_DONE) code = buffer_share(&w, &pack.memory);
-    if (code == EXIT_DONE) {
+    int code = work_open_or_resume(&w, o, &pack, &info);
+    if (code == EXIT_DONE && w.engine) code = buffer_share(&w, &pack.memory);
+    if (code == EXIT_DONE && w.engine) {
         lamina_status status = lamina_pack(w.engine, o->output, &pack, &info, &err);
         progress_clear(&w.progress);
         if (status == LAMINA_E_CANCELLED)

@@ -40,11 +40,10 @@ bool interrupted(void)
     return signal_came != 0;
 }
 
-int work_open(work *w, const options *o, unsigned flags)
+static lamina_options library_options(work *w, unsigned flags)
 {
-    *w = (work){.options = o};
-    progress_begin(&w->progress, o, (flags & WORK_STREAMS_TEXT) != 0);
-    lamina_options open = {
+    const options *o = w->options;
+    return (lamina_options){
         .threads = o->threads,
         .io = (lamina_io)o->io,
         .isa = (lamina_isa)o->isa,
@@ -56,14 +55,42 @@ int work_open(work *w, const options *o, unsigned flags)
         .no_tokenizer = (flags & WORK_NO_TOKENIZER) != 0,
         .faults = o->faults,
     };
-    lamina_error err;
-    if (lamina_open(o->operands[0], &open, &w->engine, &err) != LAMINA_OK) {
-        w->engine = NULL;
-        return fail_error(&err);
-    }
+}
+
+static lamina_status open_model(work *w, const options *o, unsigned flags, lamina_error *err)
+{
+    *w = (work){.options = o};
+    progress_begin(&w->progress, o, (flags & WORK_STREAMS_TEXT) != 0);
+    lamina_options open = library_options(w, flags);
+    lamina_status status = lamina_open(o->operands[0], &open, &w->engine, err);
+    if (status != LAMINA_OK) return status;
     watch_signals(w->engine);
     lamina_model(w->engine, &w->model);
-    return EXIT_DONE;
+    return LAMINA_OK;
+}
+
+int work_open(work *w, const options *o, unsigned flags)
+{
+    lamina_error err;
+    return open_model(w, o, flags, &err) == LAMINA_OK ? EXIT_DONE : fail_error(&err);
+}
+
+int work_open_or_resume(work *w, const options *o, const lamina_pack_options *pack, lamina_pack_info *info)
+{
+    lamina_error err, why;
+    if (open_model(w, o, 0, &err) == LAMINA_OK) {
+        if (w->model.has_weights) return EXIT_DONE;
+        snprintf(err.text, sizeof err.text, "%s: expected a model with weights, found its configuration only",
+                 o->operands[0]);
+        watch_signals(NULL);
+        lamina_close(w->engine);
+        w->engine = NULL;
+    }
+    lamina_options open = library_options(w, 0);
+    lamina_status status = lamina_pack_resume(o->output, o->operands[0], &open, pack, info, &why);
+    progress_clear(&w->progress);
+    if (status == LAMINA_OK) return EXIT_DONE;
+    return fail_error(status == LAMINA_E_USAGE ? &err : &why); /* nothing to resume: why the model did not open */
 }
 
 int work_need_tokenizer(const work *w, const char *instead)

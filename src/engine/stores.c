@@ -25,6 +25,24 @@ lamina_status lamina_pack(lamina_engine *e, const char *store_path, const lamina
     return finish(e, store_pack(e->model, e->tok, store_path, options, &job, info, err));
 }
 
+lamina_status lamina_pack_resume(const char *store_path, const char *source_path, const lamina_options *options,
+                                 const lamina_pack_options *pack, lamina_pack_info *info, lamina_error *err)
+{
+    if (!store_path || !store_incomplete(store_path))
+        return error_set(err, LAMINA_E_USAGE, "%s: is not an interrupted store", store_path ? store_path : "(no path)");
+    memory *m = memory_new();
+    if (!m) return error_set(err, LAMINA_E_MEMORY, "%s: no memory to resume packing", store_path);
+    store_job job = {.m = m};
+    if (options) {
+        memory_fail_at(m, options->faults.fail_alloc);
+        job.progress = options->progress;
+        job.progress_user = options->progress_user;
+    }
+    lamina_status status = store_pack_resume(store_path, source_path, pack, &job, info, err);
+    (void)memory_free(m);
+    return status;
+}
+
 lamina_status lamina_verify(lamina_engine *e, uint64_t *bytes, lamina_error *err)
 {
     if (!e->ckpt || e->ckpt->kind != CHECKPOINT_STORE)

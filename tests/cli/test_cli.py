@@ -365,6 +365,26 @@ class Stores(WithModel):
         self.assertFalse(os.path.exists(os.path.join(source, "model.safetensors")))
         self.assertEqual(self.logits(model=store)[1], reference)
 
+    def test_interrupted_deleting_is_finished_by_the_same_command(self):
+        """Killed at many moments, with the original partly gone: the same command ends with the whole store."""
+        reference, deleted = None, 0
+        for i in range(12):
+            source, store = self.path(f"fading{i}"), self.path(f"fading{i}.store")
+            tiny_model.write(source)
+            reference = reference or self.logits(model=source)[1]
+            p = subprocess.Popen([LAMINA, "pack", source, "-o", store, "--delete-original"], stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.DEVNULL)
+            time.sleep(0.004 * i)
+            p.kill()
+            p.wait()
+            whole = os.path.exists(os.path.join(store, "manifest.json"))
+            deleted += not os.path.exists(os.path.join(source, "model.safetensors"))
+            if not whole or os.path.exists(os.path.join(source, "model.safetensors")):
+                code, _, err = lamina("pack", source, "-o", store, "--delete-original")
+                self.assertIn(code, (0, 2) if whole else (0,), err)
+            self.good("verify", store)
+            self.assertEqual(self.logits(model=store)[1], reference)
+
 
 class Ending(WithModel):
     def start(self, *arguments, **more):
