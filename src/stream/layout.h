@@ -5,17 +5,17 @@
 
 #include "stream/stream.h"
 
-typedef struct cut {       /* of one matrix */
-    uint64_t chunk_rows;   /* rows of a chunk; the last may have fewer */
-    uint64_t pinned_rows;  /* a multiple of chunk_rows, or all rows */
-    uint64_t n_streamed;   /* chunks after the pinned prefix */
-    uint64_t pin_begin;    /* in the file, a multiple of READ_ALIGN */
-    uint64_t pin_bytes;    /* whole blocks around the pinned rows; 0: none */
+typedef struct cut {      /* of one matrix */
+    uint64_t chunk_rows;  /* rows of a chunk; the last may have fewer */
+    uint64_t pinned_rows; /* a multiple of chunk_rows, or all rows */
+    uint64_t n_streamed;  /* chunks after the pinned prefix */
+    uint64_t pin_begin;   /* in the file, a multiple of READ_ALIGN */
+    uint64_t pin_bytes;   /* whole blocks around the pinned rows; 0: none */
 } cut;
 
-typedef struct pinning {   /* carried from matrix to matrix */
+typedef struct pinning {    /* carried from matrix to matrix */
     uint64_t budget, total; /* bytes; total: stream_pin_all() */
-    uint64_t seen, used;   /* whole blocks of the matrices so far; of their pinned prefixes */
+    uint64_t seen, used;    /* whole blocks of the matrices so far; of their pinned prefixes */
 } pinning;
 
 typedef struct extent {    /* one streamed chunk as it lies in the file */

@@ -13,40 +13,40 @@ typedef enum flight_kind { FLIGHT_SLOT, FLIGHT_PIECE, FLIGHT_GATHER } flight_kin
 typedef struct flight {   /* one read; a slot of the ring owns one, others are shared */
     read_request request; /* .user: this flight */
     flight_kind kind;
-    bool ready;           /* slots: the chunk has arrived */
-    uint32_t lane;        /* of the trace, after TRACE_READ */
+    bool ready;    /* slots: the chunk has arrived */
+    uint32_t lane; /* of the trace, after TRACE_READ */
     size_t matrix;
-    extent extent;        /* slots */
-    uint64_t piece;       /* pieces: which, of the matrix */
-    uint64_t row;         /* gather: which extent, and the byte of it that this read begins with */
+    extent extent;  /* slots */
+    uint64_t piece; /* pieces: which, of the matrix */
+    uint64_t row;   /* gather: which extent, and the byte of it that this read begins with */
     uint64_t row_at;
-    struct flight *next;  /* free ones */
+    struct flight *next; /* free ones */
 } flight;
 
-typedef struct part {       /* one matrix */
+typedef struct part { /* one matrix */
     cut cut;
-    unsigned char *pin;     /* its blocks from cut.pin_begin on */
-    uint64_t piece0;        /* its pieces' first bit in `arrived` */
+    unsigned char *pin; /* its blocks from cut.pin_begin on */
+    uint64_t piece0;    /* its pieces' first bit in `arrived` */
     uint64_t n_pieces;
-    uint64_t n_issued;      /* pieces submitted, in order */
-    uint64_t n_arrived;     /* pieces arrived without a gap */
-    uint64_t rows_in;       /* pinned rows arrived without a gap */
+    uint64_t n_issued;  /* pieces submitted, in order */
+    uint64_t n_arrived; /* pieces arrived without a gap */
+    uint64_t rows_in;   /* pinned rows arrived without a gap */
 } part;
 
 typedef struct reading {
     size_t matrix;
-    uint64_t chunk;  /* the next streamed chunk of the matrix */
-    bool ahead;      /* in the pass that has not begun: its tail is not known yet */
-    uint32_t tails;  /* deliveries of the tail still to read after the present one */
+    uint64_t chunk; /* the next streamed chunk of the matrix */
+    bool ahead;     /* in the pass that has not begun: its tail is not known yet */
+    uint32_t tails; /* deliveries of the tail still to read after the present one */
 } reading;
 
 typedef struct taking {
-    bool active;     /* a pass is under way */
+    bool active; /* a pass is under way */
     size_t matrix;
-    uint64_t row;    /* the next to deliver */
-    uint64_t chunk;  /* the next streamed chunk of the matrix */
+    uint64_t row;   /* the next to deliver */
+    uint64_t chunk; /* the next streamed chunk of the matrix */
     uint32_t tails;
-    bool holding;    /* the consumer has the slot `taken` */
+    bool holding; /* the consumer has the slot `taken` */
 } taking;
 
 struct stream {
@@ -59,15 +59,15 @@ struct stream {
     uint32_t n_slots;
     flight *slots, *pieces, *gathers;
     flight *free_pieces;
-    uint64_t *arrived;            /* a bit for each piece */
-    uint64_t n_pieces;            /* of all matrices */
-    uint64_t pieces_left;         /* never submitted yet (or failed) */
-    bool streams;                 /* some chunk is not pinned */
-    uint64_t issued, taken;       /* streamed chunks submitted, given back; slot = number % n_slots */
-    uint32_t flying, gathering;   /* in flight: ring and pieces; gather */
+    uint64_t *arrived;          /* a bit for each piece */
+    uint64_t n_pieces;          /* of all matrices */
+    uint64_t pieces_left;       /* never submitted yet (or failed) */
+    bool streams;               /* some chunk is not pinned */
+    uint64_t issued, taken;     /* streamed chunks submitted, given back; slot = number % n_slots */
+    uint32_t flying, gathering; /* in flight: ring and pieces; gather */
     reading reading;
     taking taking;
-    bool failed;                  /* until stream_abort() */
+    bool failed; /* until stream_abort() */
     lamina_error failure;
     stream_stats stats;
 };
@@ -85,7 +85,7 @@ void ring_reset(stream *s);
 lamina_status ring_error(const stream *s, const flight *f, lamina_error *err);
 typedef struct rate_job {
     uint64_t chunk_bytes;
-    const part *parts;  /* the streamed chunks of these; NULL: as if nothing were pinned */
+    const part *parts; /* the streamed chunks of these; NULL: as if nothing were pinned */
     double seconds;
     uint64_t in_flight; /* bytes, at most */
 } rate_job;

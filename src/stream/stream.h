@@ -15,16 +15,16 @@ typedef struct stream_matrix { /* in the order of the pass */
     const char *name;          /* for traces and errors; must outlive stream and trace */
     int32_t layer;             /* -1: none */
     uint32_t file;
-    uint64_t offset;           /* of row 0 */
+    uint64_t offset; /* of row 0 */
     uint64_t rows, row_bytes;
 } stream_matrix;
 
 typedef struct stream_layout {
-    uint64_t chunk_bytes;      /* largest read; a slot of the ring has this size */
-    uint64_t ring_bytes;       /* slots * chunk_bytes */
-    uint64_t pinned_bytes;     /* memory for pinned prefixes, rounded to pages */
-    uint64_t streamed_bytes;   /* read by a pass that has the tail once, alignment included, after the first pass */
-    uint64_t total_bytes;      /* of all matrices */
+    uint64_t chunk_bytes;    /* largest read; a slot of the ring has this size */
+    uint64_t ring_bytes;     /* slots * chunk_bytes */
+    uint64_t pinned_bytes;   /* memory for pinned prefixes, rounded to pages */
+    uint64_t streamed_bytes; /* read by a pass that has the tail once, alignment included, after the first pass */
+    uint64_t total_bytes;    /* of all matrices */
 } stream_layout;
 
 enum { STREAM_GATHER_BYTES = 1 << 20 /* memory of stream_gather(), beside the ring (MEM_RING) */ };
@@ -43,17 +43,17 @@ uint64_t stream_overhead(uint64_t chunk_bytes);
 
 typedef struct stream_config {
     memory *m;
-    trace *trace;              /* may be NULL */
+    trace *trace; /* may be NULL */
     lamina_io io;
     lamina_faults faults;
     uint32_t n_files;
-    const char *const *paths;  /* must outlive the stream, as file_bytes */
+    const char *const *paths; /* must outlive the stream, as file_bytes */
     const uint64_t *file_bytes;
     size_t n_matrices;
     const stream_matrix *matrices; /* copied */
-    size_t tail;               /* index of the first matrix of the tail (the head), repeated or left out by a pass */
+    size_t tail; /* index of the first matrix of the tail (the head), repeated or left out by a pass */
     uint64_t chunk_bytes, ring_bytes, pin_budget;
-    bool tune;                 /* choose the read size (<= chunk_bytes) by a short measurement where it can pay */
+    bool tune; /* choose the read size (<= chunk_bytes) by a short measurement where it can pay */
 } stream_config;
 
 typedef struct stream stream;
@@ -61,13 +61,13 @@ typedef struct stream stream;
 typedef struct stream_chunk {
     size_t matrix;
     uint64_t row0, n_rows;
-    const void *data;          /* [n_rows] rows of row_bytes, not necessarily aligned */
+    const void *data; /* [n_rows] rows of row_bytes, not necessarily aligned */
 } stream_chunk;
 
 typedef struct stream_stats {
-    uint64_t bytes_read;       /* whole blocks; what waits in the ring counts when it is taken or thrown away */
-    double stall_seconds;      /* waiting in stream_next and stream_gather */
-    double first_read;         /* os_seconds of the first submission; 0: none yet */
+    uint64_t bytes_read;  /* whole blocks; what waits in the ring counts when it is taken or thrown away */
+    double stall_seconds; /* waiting in stream_next and stream_gather */
+    double first_read;    /* os_seconds of the first submission; 0: none yet */
 } stream_stats;
 
 /* Takes the memory (MEM_RING, MEM_PINNED, a few kilobytes of MEM_OTHER) and begins to read. A ring of less than one
@@ -99,7 +99,7 @@ void stream_get_stats(const stream *s, stream_stats *stats);
 void stream_reset_stats(stream *s);
 const reader *stream_reader(const stream *s);
 uint64_t stream_read_bytes(const stream *s); /* bytes per read, after tuning */
-uint32_t stream_depth(const stream *s);        /* streamed reads in flight at most */
+uint32_t stream_depth(const stream *s);      /* streamed reads in flight at most */
 stream_layout stream_get_layout(const stream *s);
 
 #endif

@@ -239,7 +239,8 @@ static void product(const product_case *c)
 
 static void products_are_the_specification(void)
 {
-    static const uint64_t sizes[] = {1, 2, 15, 16, 17, 31, 32, 33, 47, 96, 127, 480, 511, 512, 513, 528, 1056, 1537};
+    static const uint64_t sizes[] = {1,   2,   15,  16,  17,  31,   32,   33,   47,  96,
+                                     127, 480, 511, 512, 513, 1023, 1024, 1056, 2081};
     for (dtype type = 0; type < DT_WEIGHTS; type++)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
             product_case c = {.type = type, .rows = 1 + random_below(41), .k = sizes[i], .n = 13};
@@ -255,10 +256,10 @@ static void products_are_the_specification(void)
 static void products_of_many_rows(void)
 {
     for (dtype type = 0; type < DT_WEIGHTS; type++) {
-        product(&(product_case){.type = type, .rows = 70, .k = 544, .n = 64, .misalign = 3});
+        product(&(product_case){.type = type, .rows = 150, .k = 1056, .n = 64, .misalign = 3});
         product(&(product_case){.type = type, .rows = 5, .k = 32, .n = 600});
     }
-    product(&(product_case){.type = DT_BF16, .rows = 67, .k = 1031, .n = 64, .misalign = 1});
+    product(&(product_case){.type = DT_BF16, .rows = 67, .k = 2079, .n = 64, .misalign = 1});
     product(&(product_case){.type = DT_F32, .rows = 300, .k = 40, .n = 270, .misalign = 2});
 }
 
