@@ -12,9 +12,9 @@
 enum {
     LANES = 16,
     GROUP = 32,         /* elements that a type widens at once; every block size divides or is a multiple of it */
-    PANEL_ROWS = 32,    /* weight rows widened at once, a multiple of every level's panel */
-    PANEL_K = 512,      /* elements of each, a multiple of GROUP */
-    PANEL_TOKENS = 264, /* token rows that share them, a multiple of every level's tile */
+    PANEL_ROWS = 64,    /* weight rows widened at once, a multiple of every level's panel */
+    PANEL_K = 1024,     /* elements of each, a multiple of GROUP */
+    PANEL_TOKENS = 132, /* token rows that share them, a multiple of every level's tile */
     ATTEND_ROWS = 32,   /* (row, head) pairs that share a block of K and V */
     MAX_PANEL = 8,
     MAX_TILE = 8
@@ -81,8 +81,8 @@ typedef struct kernels {
     void (*rotate_half)(float *x, uint32_t dims, const float *cos, const float *sin);
     void (*rotate_pairs)(float *x, uint32_t dims, const float *cos, const float *sin);
     void (*attend)(const attend_args *a);
-    /* For the measures: sums up the words read; runs n times a block of independent multiply-adds and returns how
-     * many operations that was. */
+    /* For the measures: sums up the words read; runs n times a block of independent multiply-adds on a finite *sink and
+     * returns how many operations that was. */
     float (*read)(const float *x, uint64_t n);
     double (*fma)(uint64_t n, float *sink);
 } kernels;

@@ -167,6 +167,29 @@ INLINE v32 v32_zip(v32 p)
     return (v32){zip(p.lo.a, p.hi.a), zip(p.lo.b, p.hi.b)};
 }
 
+typedef __m256 vec;
+enum { VECS = 2, VEC_LANES = 8 };
+INLINE vec vec_zero(void)
+{
+    return _mm256_setzero_ps();
+}
+INLINE vec vec_load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+INLINE void vec_store(float *p, vec v)
+{
+    _mm256_storeu_ps(p, v);
+}
+INLINE vec vec_fma(vec x, vec y, vec z)
+{
+    return _mm256_fmadd_ps(x, y, z);
+}
+INLINE v16 v16_of(const vec *v)
+{
+    return (v16){v[0], v[1]};
+}
+
 /* ---- weights ------------------------------------------------------------------------------------------------------ */
 
 INLINE __m256 floats(const uint8_t *p)
@@ -264,16 +287,17 @@ INLINE v32 load32_q4_1(const uint8_t *row, uint64_t g)
     return (v32){v16_fma(d, q.lo, m), v16_fma(d, q.hi, m)};
 }
 
-#define LEVEL(name)    name##_avx2
-#define LEVEL_NAME     "avx2"
-#define PANEL          2
-#define TILE           3
-#define FUSED          3
-#define FUSED_ROWS(n)  ((n) == 1 ? 4 : 2)
-#define SCORE_ROWS     2
-#define SCORE_CHUNKS   2
-#define VALUE_ROWS     2
-#define VALUE_CHUNKS   2
-#define PREFETCH_BYTES 1024
-#define FMA_CHAINS     6
+#define LEVEL(name)       name##_avx2
+#define LEVEL_NAME        "avx2"
+#define PANEL             2
+#define TILE              3
+#define FUSED             3
+#define FUSED_ROWS(n)     ((n) == 1 ? 4 : 2)
+#define SCORE_ROWS        2
+#define SCORE_CHUNKS      2
+#define VALUE_ROWS        2
+#define VALUE_CHUNKS      2
+#define VEC_CONSTRAINT(r) "+x"(r)
+#define PREFETCH_BYTES    512
+#define FMA_CHAINS        6
 #include "lanes.h"

@@ -134,6 +134,29 @@ INLINE v32 v32_zip(v32 p)
     return (v32){_mm512_permutex2var_ps(p.lo, low, p.hi), _mm512_permutex2var_ps(p.lo, high, p.hi)};
 }
 
+typedef v16 vec;
+enum { VECS = 1, VEC_LANES = LANES };
+INLINE vec vec_zero(void)
+{
+    return v16_zero();
+}
+INLINE vec vec_load(const float *p)
+{
+    return v16_load(p);
+}
+INLINE void vec_store(float *p, vec v)
+{
+    v16_store(p, v);
+}
+INLINE vec vec_fma(vec a, vec b, vec c)
+{
+    return v16_fma(a, b, c);
+}
+INLINE v16 v16_of(const vec *v)
+{
+    return v[0];
+}
+
 /* ---- weights ------------------------------------------------------------------------------------------------------ */
 
 INLINE uint32_t half_of(uint32_t n)
@@ -228,16 +251,17 @@ INLINE v32 load32_q4_1(const uint8_t *row, uint64_t g)
     return nibbles(p + 4, _mm512_fmadd_ps(scale_at(p), counting(), scale_at(p + 2)));
 }
 
-#define LEVEL(name)    name##_avx512
-#define LEVEL_NAME     "avx512"
-#define PANEL          4
-#define TILE           6
-#define FUSED          4
-#define FUSED_ROWS(n)  4
-#define SCORE_ROWS     4
-#define SCORE_CHUNKS   4
-#define VALUE_ROWS     4
-#define VALUE_CHUNKS   4
-#define PREFETCH_BYTES 1024
-#define FMA_CHAINS     16
+#define LEVEL(name)       name##_avx512
+#define LEVEL_NAME        "avx512"
+#define PANEL             4
+#define TILE              6
+#define FUSED             4
+#define FUSED_ROWS(n)     4
+#define SCORE_ROWS        4
+#define SCORE_CHUNKS      4
+#define VALUE_ROWS        4
+#define VALUE_CHUNKS      4
+#define VEC_CONSTRAINT(r) "+v"(r)
+#define PREFETCH_BYTES    512
+#define FMA_CHAINS        16
 #include "lanes.h"

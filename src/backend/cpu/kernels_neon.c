@@ -174,6 +174,29 @@ INLINE v32 v32_zip(v32 p)
     return (v32){{x.val[0], x.val[1], y.val[0], y.val[1]}, {z.val[0], z.val[1], w.val[0], w.val[1]}};
 }
 
+typedef float32x4_t vec;
+enum { VECS = 4, VEC_LANES = 4 };
+INLINE vec vec_zero(void)
+{
+    return vdupq_n_f32(0.0f);
+}
+INLINE vec vec_load(const float *p)
+{
+    return vld1q_f32(p);
+}
+INLINE void vec_store(float *p, vec v)
+{
+    vst1q_f32(p, v);
+}
+INLINE vec vec_fma(vec x, vec y, vec z)
+{
+    return vfmaq_f32(z, x, y);
+}
+INLINE v16 v16_of(const vec *v)
+{
+    return (v16){v[0], v[1], v[2], v[3]};
+}
+
 /* ---- weights ------------------------------------------------------------------------------------------------------ */
 
 INLINE float32x4_t floats(const uint8_t *p)
@@ -276,16 +299,17 @@ INLINE v32 load32_q4_1(const uint8_t *row, uint64_t g)
     return (v32){v16_fma(d, q.lo, m), v16_fma(d, q.hi, m)};
 }
 
-#define LEVEL(name)    name##_neon
-#define LEVEL_NAME     "neon"
-#define PANEL          2
-#define TILE           3
-#define FUSED          3
-#define FUSED_ROWS(n)  ((n) == 1 ? 4 : 2)
-#define SCORE_ROWS     2
-#define SCORE_CHUNKS   2
-#define VALUE_ROWS     2
-#define VALUE_CHUNKS   2
-#define PREFETCH_BYTES 1024
-#define FMA_CHAINS     6
+#define LEVEL(name)       name##_neon
+#define LEVEL_NAME        "neon"
+#define PANEL             2
+#define TILE              3
+#define FUSED             3
+#define FUSED_ROWS(n)     ((n) == 1 ? 4 : 2)
+#define SCORE_ROWS        2
+#define SCORE_CHUNKS      2
+#define VALUE_ROWS        2
+#define VALUE_CHUNKS      2
+#define VEC_CONSTRAINT(r) "+w"(r)
+#define PREFETCH_BYTES    512
+#define FMA_CHAINS        6
 #include "lanes.h"

@@ -7,6 +7,7 @@
  * Before inclusion:
  *   LEVEL(name)                       name with the level's suffix, for the one function that is not static
  *   LEVEL_NAME                        "avx2"
+ *   vec, VECS, VEC_LANES, vec_load ... the registers that a v16 is made of
  *   PANEL, TILE                       register block of products: weight rows by token rows
  *   FUSED                             most token rows of a fused product, at most TILE
  *   FUSED_ROWS(n)                     weight rows at a time for n of them
@@ -17,6 +18,8 @@
 #define DO_PRAGMA(x) _Pragma(#x)
 #define UNROLL       DO_PRAGMA(GCC unroll 16)
 #define LINE         64 /* bytes */
+/* Keeps a value in its register: a compiler that loads it again for each use makes the loop wait for loads. */
+#define KEEP(x) __asm__("" : VEC_CONSTRAINT(x))
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
@@ -144,32 +147,43 @@ WEIGHT(q4_1, no_tail)
         .widen = widen_##type, .panel = panel_##type, .dots = dots_##type                                              \
     }
 
+/* Registers rather than v16, so that between two loads of a weight's register lie only its own products: with sixteen
+ * registers there is no room for more. */
 INLINE void block_n(const block_args *a, const uint32_t N)
 {
-    v16 acc[MAX_TILE][PANEL];
+    vec acc[MAX_TILE][PANEL][VECS];
     const float *w = a->w, *x = a->x;
-    UNROLL for (uint32_t t = 0; t < N; t++) UNROLL for (uint32_t r = 0; r < PANEL; r++) acc[t][r] = v16_zero();
+    UNROLL for (uint32_t t = 0; t < N; t++) UNROLL for (uint32_t r = 0; r < PANEL; r++)
+        UNROLL for (uint32_t i = 0; i < VECS; i++) acc[t][r][i] = vec_zero();
     if (!a->first)
-        UNROLL for (uint32_t t = 0; t < N; t++) UNROLL for (uint32_t r = 0; r < PANEL; r++) acc[t][r] =
-            v16_load(a->acc + (t * PANEL + r) * LANES);
+        UNROLL for (uint32_t t = 0; t < N; t++) UNROLL for (uint32_t r = 0; r < PANEL; r++)
+            UNROLL for (uint32_t i = 0; i < VECS; i++) acc[t][r][i] =
+                vec_load(a->acc + (t * PANEL + r) * LANES + i * VEC_LANES);
     for (uint64_t s = a->steps; s; s--, w += PANEL * LANES, x += (size_t)N * LANES) {
-        v16 rows[PANEL];
-        UNROLL for (uint32_t r = 0; r < PANEL; r++) rows[r] = v16_load(w + r * LANES);
-        UNROLL for (uint32_t t = 0; t < N; t++)
+        UNROLL for (uint32_t i = 0; i < VECS; i++)
         {
-            v16 token = v16_load(x + t * LANES);
-            UNROLL for (uint32_t r = 0; r < PANEL; r++) acc[t][r] = v16_fma(rows[r], token, acc[t][r]);
+            vec rows[PANEL];
+            UNROLL for (uint32_t r = 0; r < PANEL; r++) rows[r] = vec_load(w + r * LANES + i * VEC_LANES);
+            UNROLL for (uint32_t t = 0; t < N; t++)
+            {
+                vec token = vec_load(x + t * LANES + i * VEC_LANES);
+                KEEP(token);
+                UNROLL for (uint32_t r = 0; r < PANEL; r++) acc[t][r][i] = vec_fma(rows[r], token, acc[t][r][i]);
+            }
         }
     }
     if (!a->last) {
         UNROLL for (uint32_t t = 0; t < N; t++) UNROLL for (uint32_t r = 0; r < PANEL; r++)
-            v16_store(a->acc + (t * PANEL + r) * LANES, acc[t][r]);
+            UNROLL for (uint32_t i = 0; i < VECS; i++)
+                vec_store(a->acc + (t * PANEL + r) * LANES + i * VEC_LANES, acc[t][r][i]);
         return;
     }
     UNROLL for (uint32_t t = 0; t < N; t++)
     {
         float sums[PANEL];
-        v16_sums(acc[t], sums);
+        v16 lanes[PANEL];
+        UNROLL for (uint32_t r = 0; r < PANEL; r++) lanes[r] = v16_of(acc[t][r]);
+        v16_sums(lanes, sums);
         float *y = a->y + t * a->stride;
         if (a->rows_valid == PANEL)
             memcpy(y, sums, sizeof sums);
@@ -524,7 +538,9 @@ static float read_all(const float *x, uint64_t n)
 static double multiply_adds(uint64_t n, float *sink)
 {
     enum { CHAINS = FMA_CHAINS };
-    v16 acc[CHAINS], half = v16_set1(0.5f), one = v16_set1(1.0f);
+    float start[LANES]; /* all different, or a compiler computes equal lanes once */
+    for (uint32_t i = 0; i < LANES; i++) start[i] = *sink + (float)i;
+    v16 acc[CHAINS], half = v16_set1(0.5f), one = v16_load(start);
     UNROLL for (uint32_t j = 0; j < CHAINS; j++) acc[j] = v16_set1((float)j);
     for (uint64_t i = 0; i < n; i++) UNROLL for (uint32_t j = 0; j < CHAINS; j++) acc[j] = v16_fma(acc[j], half, one);
     v16 sum = v16_zero();

@@ -24,12 +24,6 @@ static void ram_task(void *arg, uint32_t task, uint32_t thread)
     (void)thread;
 }
 
-static void fill(void *arg, uint64_t from, uint64_t to)
-{
-    float *data = arg;
-    for (uint64_t i = from; i < to; i += 1024) data[i] = 1.0f; /* a page each: pages of zeros share one in the cache */
-}
-
 double backend_cpu_measure_ram(backend *b, double seconds)
 {
     cpu *c = cpu_of(b);
@@ -37,7 +31,7 @@ double backend_cpu_measure_ram(backend *b, double seconds)
     size_t bytes = RAM_BYTES;
     while (bytes >= RAM_LEAST && !(data = mem_pages(c->m, MEM_OTHER, bytes, NULL))) bytes /= 2;
     if (!data) return 0;
-    fill(data, 0, bytes / sizeof *data);
+    for (size_t i = 0; i < bytes / sizeof *data; i += 1024) data[i] = 1.0f; /* untouched pages may all be one */
     ram_job j = {.c = c, .data = data};
     uint64_t rounds = 0;
     double begin = os_seconds(), now;
@@ -53,7 +47,7 @@ double backend_cpu_measure_ram(backend *b, double seconds)
 static void fma_task(void *arg, uint32_t task, uint32_t thread)
 {
     const cpu *c = arg;
-    float sink;
+    float sink = 1.0f;
     (void)task;
     c->kernels.fma(FMA_ROUNDS, &sink);
     *(volatile float *)cpu_scratch(c, thread) = sink;
@@ -62,7 +56,7 @@ static void fma_task(void *arg, uint32_t task, uint32_t thread)
 double backend_cpu_measure_fma(backend *b, double seconds)
 {
     cpu *c = cpu_of(b);
-    float sink;
+    float sink = 1.0f;
     double operations = 0, begin = os_seconds(), now, each = c->kernels.fma(1, &sink) * FMA_ROUNDS;
     uint32_t tasks = c->threads * 8;
     do {

@@ -70,7 +70,7 @@ typedef struct apply_job {
     const uint8_t *w;
     uint64_t row_bytes, k, n_rows, rows_per_task;
     const float *x;
-    uint32_t n, token_panels, tiles_per_panel;
+    uint32_t n, strips, tiles_per_panel;
     float *y;
     uint64_t stride;
 } apply_job;
@@ -115,20 +115,6 @@ static void widen_strip(const strip *s)
     }
 }
 
-/* Asks for a share of what this strip needs next, while the multiplication of this block runs. */
-static void prefetch_share(const strip *s, uint32_t tile)
-{
-    const apply_job *j = s->j;
-    uint64_t next = s->k0 + s->k, tiles = s->end_tile - s->tile;
-    if (next >= j->k) return;
-    uint64_t k = j->k - next < PANEL_K ? j->k - next : PANEL_K;
-    uint64_t from = next * j->row_bytes / j->k, bytes = k * j->row_bytes / j->k;
-    uint64_t i = tile - s->tile, r0 = i * s->rows / tiles, r1 = (i + 1) * s->rows / tiles;
-    for (uint64_t r = r0; r < r1; r++)
-        for (uint64_t at = 0; at < bytes; at += 64)
-            __builtin_prefetch(j->w + (s->row + r) * j->row_bytes + from + at, 0, 2);
-}
-
 static void multiply_strip(const strip *s)
 {
     const apply_job *j = s->j;
@@ -140,7 +126,6 @@ static void multiply_strip(const strip *s)
         uint64_t t0 = (uint64_t)tile * k->tile_tokens;
         b.n = j->n - t0 < k->tile_tokens ? (uint32_t)(j->n - t0) : k->tile_tokens;
         b.x = j->x + t0 * k16 + s->k0 * b.n;
-        prefetch_share(s, tile);
         for (uint64_t r = 0; r < s->rows; r += k->panel_rows) {
             b.w = s->panel + r * PANEL_K;
             b.rows_valid = (uint32_t)(s->rows - r < k->panel_rows ? s->rows - r : k->panel_rows);
@@ -154,11 +139,12 @@ static void multiply_strip(const strip *s)
 static void panel_task(void *arg, uint32_t task, uint32_t thread)
 {
     const apply_job *j = arg;
-    uint32_t panel = task % j->token_panels, tiles = (j->n + j->c->kernels.tile_tokens - 1) / j->c->kernels.tile_tokens;
-    uint64_t end = (task / j->token_panels + 1) * j->rows_per_task;
+    uint32_t tile = j->c->kernels.tile_tokens, tiles = (j->n + tile - 1) / tile;
+    uint32_t panel = task / j->strips, index = task % j->strips;
+    uint64_t end = (index + 1) * j->rows_per_task;
     float *scratch = cpu_scratch(j->c, thread);
     strip s = {.j = j,
-               .row = task / j->token_panels * j->rows_per_task,
+               .row = index * j->rows_per_task,
                .tile = panel * j->tiles_per_panel,
                .end_tile = (panel + 1) * j->tiles_per_panel,
                .panel = scratch,
@@ -195,19 +181,17 @@ void cpu_apply(backend *b, const matrix_rows *w, const void *packed, uint32_t n,
                    .x = packed,
                    .n = n,
                    .y = y,
-                   .stride = stride,
-                   .token_panels = 1};
+                   .stride = stride};
     if (n <= c->kernels.fused_tokens) {
         j.rows_per_task = strip_rows(c, w->n_rows, UINT32_MAX, 8);
         pool_run(c->pool, dots_task, &j, (uint32_t)((w->n_rows + j.rows_per_task - 1) / j.rows_per_task));
         return;
     }
-    uint32_t tiles = (n + c->kernels.tile_tokens - 1) / c->kernels.tile_tokens;
-    uint32_t most = PANEL_TOKENS / c->kernels.tile_tokens;
-    j.token_panels = (tiles + most - 1) / most;
-    j.tiles_per_panel = (tiles + j.token_panels - 1) / j.token_panels;
-    j.token_panels = (tiles + j.tiles_per_panel - 1) / j.tiles_per_panel;
+    uint32_t tile = c->kernels.tile_tokens, tiles = (n + tile - 1) / tile, most = PANEL_TOKENS / tile;
+    uint32_t panels = (tiles + most - 1) / most; /* of about one size */
+    j.tiles_per_panel = (tiles + panels - 1) / panels;
+    panels = (tiles + j.tiles_per_panel - 1) / j.tiles_per_panel;
     j.rows_per_task = strip_rows(c, w->n_rows, PANEL_ROWS, 4);
-    uint64_t strips = (w->n_rows + j.rows_per_task - 1) / j.rows_per_task;
-    pool_run(c->pool, panel_task, &j, (uint32_t)(strips * j.token_panels));
+    j.strips = (uint32_t)((w->n_rows + j.rows_per_task - 1) / j.rows_per_task);
+    pool_run(c->pool, panel_task, &j, panels * j.strips);
 }
