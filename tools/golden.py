@@ -30,6 +30,7 @@ import transformers
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 OUT = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data" / "golden"
 PROMPT, STEPS = 27, 5
