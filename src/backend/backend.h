@@ -18,7 +18,7 @@ typedef struct backend backend;
 
 typedef struct matrix_rows { /* some rows of a weight matrix, as stored */
     dtype type;
-    const void *data;        /* [n_rows] rows of dtype_row_bytes(type, cols); host memory, any alignment */
+    const void *data; /* [n_rows] rows of dtype_row_bytes(type, cols); host memory, any alignment */
     uint64_t n_rows, cols;
 } matrix_rows;
 
@@ -44,22 +44,22 @@ enum { KV_BLOCK = 16 /* positions in a block of the cache */, ATTENTION_BLOCK = 
 typedef struct kv_layer {
     void *k, *v;
     uint32_t capacity;
-    bool half;               /* f16 */
+    bool half; /* f16 */
 } kv_layer;
 
 typedef struct attention_rows { /* consecutive rows of one session */
     kv_layer kv;
-    uint32_t row0, n_rows;   /* rows of the pass */
-    uint32_t position;       /* of row0; the following rows follow */
+    uint32_t row0, n_rows; /* rows of the pass */
+    uint32_t position;     /* of row0; the following rows follow */
 } attention_rows;
 
 typedef struct attention_args {
-    const float *q;          /* [rows, heads, head_dim] */
-    const float *k, *v;      /* [rows, kv_heads, head_dim] */
-    float *out;              /* [rows, heads, head_dim] */
+    const float *q;     /* [rows, heads, head_dim] */
+    const float *k, *v; /* [rows, kv_heads, head_dim] */
+    float *out;         /* [rows, heads, head_dim] */
     uint32_t heads, kv_heads, head_dim;
     float scale;
-    uint32_t window;         /* 0: all */
+    uint32_t window; /* 0: all */
     const attention_rows *parts;
     uint32_t n_parts;
 } attention_args;
@@ -82,7 +82,7 @@ typedef struct backend_ops {
     void (*widen)(backend *b, dtype type, const void *rows, uint32_t n, uint64_t k, float *x);
     /* out = (x * r) * w, r = 1 / sqrt(sum(x^2) / k + eps), over each of n rows of k. out may be x. */
     void (*rms_norm)(backend *b, const float *x, const float *w, uint32_t n, uint32_t k, float eps, float *out);
-    void (*add)(backend *b, float *x, const float *y, uint64_t n);                    /* x += y */
+    void (*add)(backend *b, float *x, const float *y, uint64_t n);                     /* x += y */
     void (*add_bias)(backend *b, float *x, const float *bias, uint32_t n, uint32_t k); /* each row += bias */
     /* gate = act(gate) * up, n elements. silu(x) = x / (1 + exp(-x));
      * gelu_tanh(x) = x / (1 + exp(-2 u)), u = sqrt(2 / pi) * (x + 0.044715 x^3), which is its tanh form exactly. */
@@ -102,7 +102,9 @@ typedef struct backend_ops {
     void (*close)(backend *b);
 } backend_ops;
 
-struct backend { const backend_ops *ops; }; /* implementations extend it */
+struct backend {
+    const backend_ops *ops;
+}; /* implementations extend it */
 
 /* Bytes of one of K or V of a layer's cache. */
 static inline uint64_t kv_layer_bytes(uint32_t kv_heads, uint32_t head_dim, uint32_t capacity, bool half)
