@@ -138,26 +138,6 @@ static lamina_status need_model(const lamina_engine *e, lamina_error *err)
     return error_set(err, LAMINA_E_USAGE, "%s: opened for its tokenizer only", e->path);
 }
 
-lamina_status engine_stream(lamina_engine *e, uint64_t chunk, uint64_t ring, uint64_t pin_budget, bool tune,
-                            stream **out, lamina_error *err)
-{
-    stream_config config = {.m = e->m,
-                            .trace = e->trace,
-                            .io = e->options.io,
-                            .faults = e->options.faults,
-                            .n_files = e->ckpt->n_files,
-                            .paths = e->paths,
-                            .file_bytes = e->sizes,
-                            .n_matrices = e->schedule.n,
-                            .matrices = e->schedule.stream,
-                            .tail = e->schedule.tail,
-                            .chunk_bytes = chunk,
-                            .ring_bytes = ring,
-                            .pin_budget = pin_budget,
-                            .tune = tune};
-    return stream_new(&config, out, err);
-}
-
 lamina_status lamina_plan(lamina_engine *e, const lamina_budget *budget, lamina_plan_info *info, lamina_error *err)
 {
     static const lamina_budget defaults;

@@ -1,5 +1,5 @@
 /* The order of the pass, written down once: layer by layer q, k, v, o, gate, up, down, then the head. The forward pass
- * asks for matrices in this order and the stream reads them in it, so neither has to tell the other. */
+ * asks for matrices in this order and the stream reads them in it, so neither has to tell the other. Here, too, that stream is made. */
 #include "engine/engine.h"
 
 const weight *head_weight(const model *mo)
@@ -40,4 +40,24 @@ void schedule_free(memory *m, schedule *s)
     mem_free(m, s->stream);
     mem_free(m, s->matrix);
     *s = (schedule){0};
+}
+
+lamina_status engine_stream(lamina_engine *e, uint64_t chunk, uint64_t ring, uint64_t pin_budget, bool tune,
+                            stream **out, lamina_error *err)
+{
+    stream_config config = {.m = e->m,
+                            .trace = e->trace,
+                            .io = e->options.io,
+                            .faults = e->options.faults,
+                            .n_files = e->ckpt->n_files,
+                            .paths = e->paths,
+                            .file_bytes = e->sizes,
+                            .n_matrices = e->schedule.n,
+                            .matrices = e->schedule.stream,
+                            .tail = e->schedule.tail,
+                            .chunk_bytes = chunk,
+                            .ring_bytes = ring,
+                            .pin_budget = pin_budget,
+                            .tune = tune};
+    return stream_new(&config, out, err);
 }
