@@ -84,6 +84,7 @@ struct lamina_engine {
 
     /* from lamina_start() on */
     bool started;
+    uint64_t limit; /* of the accountant, bytes */
     lamina_plan_info plan;
     lamina_kv kv;
     vectors vectors;

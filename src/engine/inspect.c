@@ -92,6 +92,17 @@ void lamina_stats_reset(lamina_engine *e)
     if (e->stream) stream_reset_stats(e->stream);
 }
 
+/* The buffer takes what the budget leaves, less what the process has grown by beside the accountant. */
+static double measure_ram(lamina_engine *e, double seconds)
+{
+    static const uint64_t grown = 2 << 20;
+    if (e->started) memory_set_limit(e->m, e->limit > grown ? e->limit - grown : 1);
+    double rate = backend_cpu_measure_ram(e->backend, seconds);
+    if (e->started) memory_set_limit(e->m, e->limit);
+    if (rate > 0) e->ram_rate = rate;
+    return e->ram_rate;
+}
+
 lamina_status lamina_measure(lamina_engine *e, lamina_measure_kind kind, double seconds, double *per_second,
                              lamina_error *err)
 {
@@ -104,7 +115,7 @@ lamina_status lamina_measure(lamina_engine *e, lamina_measure_kind kind, double 
         if (!e->stream) return error_set(err, LAMINA_E_USAGE, "measuring the disk needs a started engine");
         return stream_measure(e->stream, seconds, per_second, err);
     case LAMINA_MEASURE_RAM:
-        *per_second = e->ram_rate = backend_cpu_measure_ram(e->backend, seconds);
+        *per_second = measure_ram(e, seconds);
         return LAMINA_OK;
     case LAMINA_MEASURE_FMA:
         *per_second = e->fma_rate = backend_cpu_measure_fma(e->backend, seconds);

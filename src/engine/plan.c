@@ -190,7 +190,8 @@ void plan_limit(lamina_engine *e, uint64_t budget)
 {
     uint64_t resident = os_resident_bytes() + MARGIN;
     uint64_t room = budget > resident ? budget - resident : 0;
-    memory_set_limit(e->m, memory_used(e->m) + (room ? room : 1));
+    e->limit = memory_used(e->m) + (room ? room : 1);
+    memory_set_limit(e->m, e->limit);
 }
 
 static lamina_status rates(draft *d, const lamina_budget *b, bool measure, lamina_error *err)

@@ -15,7 +15,7 @@ import unittest
 
 LAMINA = os.path.abspath(sys.argv.pop(1)) if len(sys.argv) > 1 else "build/lamina"
 MIB = 1 << 20
-TOLERANCE = 0.03  # of the peak; and never less than 3 MiB: what is set aside for stacks, scratch and rare paths is not all touched
+TOLERANCE = 0.03  # of the peak; and never less than 4 MiB: what is set aside for stacks, scratch and rare paths is not all touched
 
 
 def floor():
@@ -91,7 +91,7 @@ class Budget(unittest.TestCase):
             wrong = abs(peak - predicted)
             print(f"budget {budget / MIB:.1f} MiB: predicted {predicted / MIB:.1f}, peak {peak / MIB:.1f}, "
                   f"{100 * wrong / peak:.1f} %")
-            self.assertLessEqual(wrong, max(TOLERANCE * peak, 3 * MIB))
+            self.assertLessEqual(wrong, max(TOLERANCE * peak, 4 * MIB))
             self.within(budget, peak, ["run"])
 
     def test_packing_stays_below(self):

@@ -69,7 +69,8 @@ static void invariants(void)
             /* Evenness: at every matrix the account is short of its share by less than a chunk and a block's ends. */
             double share = (double)budget / (double)all * (double)pins.seen;
             if (budget < all)
-                REQUIRE(pins.used <= share + 1 && share - (double)pins.used < (double)chunk + 2 * READ_ALIGN + 1,
+                REQUIRE((double)pins.used <= share + 1 &&
+                            share - (double)pins.used < (double)chunk + 2.0 * READ_ALIGN + 1,
                         "round %d matrix %zu: share %.0f, pinned %llu, chunk %llu", round, i, share,
                         (unsigned long long)pins.used, (unsigned long long)chunk);
         }
