@@ -185,6 +185,10 @@ static lamina_status check(const rope_source *from, const settings *s, rope_axes
         return key_refuse(from->r, from->path, "factor", field(from, "factor"), "a number from 1 to 1000000");
     if (rope->beta_fast == 0) rope->beta_fast = 32; /* as the reference: zero and absent are the same */
     if (rope->beta_slow == 0) rope->beta_slow = 1;
+    if (rope->beta_fast < 1e-6)
+        return key_refuse(from->r, from->path, "beta_fast", field(from, "beta_fast"), "0 or at least 1e-6");
+    if (rope->beta_slow < 1e-6)
+        return key_refuse(from->r, from->path, "beta_slow", field(from, "beta_slow"), "0 or at least 1e-6");
     return LAMINA_OK;
 }
 

@@ -42,9 +42,12 @@ static double own_exp(double x)
     return ldexp(sum, (int)n); /* exact: far from denormals */
 }
 
-/* base^exponent as torch.pow of f32: both operands f32, the result rounded to f32. base > 0. */
+/* base^exponent as torch.pow of f32: both operands f32, the result rounded to f32. base > 0, exponent >= 0; the base
+ * of dynamic scaling may have grown to infinity. */
 static float power(float base, float exponent)
 {
+    if (exponent == 0.0f) return 1.0f;
+    if (isinf(base)) return INFINITY;
     double x = (double)exponent * own_log((double)base);
     if (x > 88.73) return INFINITY;
     if (x < -104.0) return 0.0f;

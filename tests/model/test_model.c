@@ -120,6 +120,8 @@ static void what_is_not_understood_is_refused_by_name(void)
          "\"rope_scaling.factor\" = nothing"},
         {"{" LLAMA ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2, \"twist\": 1}}", NULL,
          LAMINA_E_UNSUPPORTED, "\"rope_scaling.twist\" = 1 is not understood"},
+        {"{" LLAMA ", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4, \"beta_fast\": 1e-310}}", NULL,
+         LAMINA_E_FORMAT, "expected 0 or at least 1e-6"},
         {"{" LLAMA ", \"num_key_value_heads\": 3}", NULL, LAMINA_E_FORMAT,
          "expected a multiple of num_key_value_heads 3"},
         {"{" LLAMA ", \"head_dim\": 7}", NULL, LAMINA_E_FORMAT, "head_dim 7: expected an even number"},
@@ -298,6 +300,16 @@ static void frequencies_are_those_of_the_reference(void)
     }
 }
 
+/* A base that has grown beyond f32: torch's 1 / inf^0 and 1 / inf^x. */
+static void a_base_may_grow_to_infinity(void)
+{
+    rope_axes axes = {.theta = 1e30, .dims = 4, .scaling = ROPE_DYNAMIC, .factor = 1e6, .original_context = 16};
+    float got[2], scale;
+    rope_frequencies(&axes, 4096, NULL, got, &scale);
+    CHECK(got[0] == 1.0f && got[1] == 0.0f && scale == 1.0f, "%g %g scale %g", (double)got[0], (double)got[1],
+          (double)scale);
+}
+
 TEST_MAIN(T(absent_keys_take_the_reference_defaults), T(both_dialects_say_the_same), T(windows_follow_the_family),
           T(what_is_not_understood_is_refused_by_name), T(real_configurations), T(every_failing_allocation_is_clean),
-          T(frequencies_are_those_of_the_reference))
+          T(frequencies_are_those_of_the_reference), T(a_base_may_grow_to_infinity))
