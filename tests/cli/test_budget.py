@@ -36,6 +36,9 @@ def peak_of(*arguments):
 class Budget(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
+        with open(LAMINA, "rb") as program:
+            if b"__asan_init" in program.read():
+                raise unittest.SkipTest("AddressSanitizer keeps memory of its own")
         cls.folder = tempfile.mkdtemp(prefix="lamina-budget-")
         cls.model = os.path.join(cls.folder, "model")
         # In a process of its own: a child's peak begins with what its parent holds when it is made.
