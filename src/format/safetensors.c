@@ -1,4 +1,4 @@
-/* Owns the reading of safetensors headers (https://huggingface.co/docs/safetensors: 8 bytes of length, little-endian; a
+/* Owns the reading of safetensors headers (as its documentation has it: 8 bytes of length, little-endian; a
  * JSON object; data). Promises that a header is walked in place, without a tree, in memory that the accountant knows:
  * a giant's directory has 10^5 entries, and a tree would cost twenty times its text. What can be said of one entry is
  * checked here; duplicates, overlaps and extents are checkpoint_seal()'s. Holes between tensors are allowed. */
