@@ -391,12 +391,16 @@ class Ending(WithModel):
         return subprocess.Popen([LAMINA, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
 
     def test_interrupt_ends_with_statistics(self):
-        p = self.start("run", self.model, "-p", "and", "-n", "400", "--ignore-eos", "--json", "--memory", self.little,
-                       "--faults", "delay=30000")
-        time.sleep(1.5)
-        p.send_signal(signal.SIGINT)
-        out, err = p.communicate(timeout=60)
+        for _ in range(5): # the least budget wanders by what libraries take, most of all in sanitized programs
+            p = self.start("run", self.model, "-p", "and", "-n", "400", "--ignore-eos", "--json", "--memory", self.little,
+                           "--faults", "delay=30000")
+            time.sleep(1.5)
+            p.send_signal(signal.SIGINT)
+            out, err = p.communicate(timeout=60)
+            if out or b"budget" not in err and b"do not fit" not in err:
+                break
         self.assertEqual(p.returncode, 1, err)
+        self.assertTrue(out, err)
         told = json.loads(out)
         self.assertEqual(told["finish_reason"], "interrupted")
         self.assertLess(len(told["ids"]), 400)
