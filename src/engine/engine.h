@@ -136,7 +136,6 @@ uint32_t kv_capacity(const model_layer *l, uint32_t context, uint32_t rows); /* 
 
 /* plan.c */
 lamina_status plan_make(lamina_engine *e, const lamina_budget *b, bool measure, lamina_plan_info *p, lamina_error *err);
-bool plan_keeps_embedding(const lamina_engine *e, const lamina_plan_info *p);
 
 /* From now on the accountant refuses what would take the process beyond `budget`, counting what is resident now. */
 void plan_limit(lamina_engine *e, uint64_t budget);

@@ -241,9 +241,8 @@ static lamina_status run(pass *p, deliver_fn deliver, void *user)
     TRY(report(p, p->mo->n_layers));
     TRY(head(p, deliver, user));
     stream_chunk none;
-    bool more;
-    TRY(stream_next(p->e->stream, &none, &more,
-                    p->err)); /* gives back the last chunk: the next pass is read from here */
+    bool more; /* asking once more gives the last chunk back: from here on the next pass is read */
+    TRY(stream_next(p->e->stream, &none, &more, p->err));
     if (more) return error_set(p->err, LAMINA_E_FORMAT, "the stream goes on after the end of the pass");
     return LAMINA_OK;
 }

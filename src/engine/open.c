@@ -26,15 +26,20 @@ static lamina_status find_tokenizer(lamina_engine *e, lamina_error *err)
     return status;
 }
 
+static lamina_status open_checkpoint(lamina_engine *e, lamina_error *err)
+{
+    if (store_is(e->path))
+        TRY(store_open(e->m, e->path, e->options.tokenizer_only || !e->options.no_tokenizer, &e->ckpt, &e->tok, err));
+    else
+        TRY(checkpoint_open(e->m, e->path, &e->ckpt, err));
+    return find_tokenizer(e, err);
+}
+
 /* A folder's tokenizer needs none of its weights. */
 static lamina_status open_tokenizer_only(lamina_engine *e, lamina_error *err)
 {
     if (!store_is(e->path) && os_is_dir(e->path)) return tokenizer_from_folder(e->m, e->path, &e->tok, err);
-    if (store_is(e->path))
-        TRY(store_open(e->m, e->path, true, &e->ckpt, &e->tok, err));
-    else
-        TRY(checkpoint_open(e->m, e->path, &e->ckpt, err));
-    TRY(find_tokenizer(e, err));
+    TRY(open_checkpoint(e, err));
     if (!e->tok) return error_set(err, LAMINA_E_UNSUPPORTED, "%s", e->no_tokenizer.text);
     return LAMINA_OK;
 }
@@ -57,11 +62,7 @@ static lamina_status list_files(lamina_engine *e, lamina_error *err)
 static lamina_status open_model(lamina_engine *e, lamina_error *err)
 {
     if (e->options.tokenizer_only) return open_tokenizer_only(e, err);
-    if (store_is(e->path))
-        TRY(store_open(e->m, e->path, !e->options.no_tokenizer, &e->ckpt, &e->tok, err));
-    else
-        TRY(checkpoint_open(e->m, e->path, &e->ckpt, err));
-    TRY(find_tokenizer(e, err));
+    TRY(open_checkpoint(e, err));
     TRY(model_bind(e->m, e->ckpt, e->options.ignore_config, &e->model, err));
     TRY(list_files(e, err));
     return schedule_make(e->m, e->model, &e->schedule, err);
@@ -99,14 +100,22 @@ lamina_status lamina_open(const char *path, const lamina_options *options, lamin
     return LAMINA_OK;
 }
 
+/* Gives back what lamina_start() took, as far as it came. */
+static void give_back(lamina_engine *e)
+{
+    stream_free(e->stream);
+    e->stream = NULL;
+    if (e->embed_rows) mem_pages_free(e->m, MEM_PINNED, e->embed_rows, e->plan.embedding_bytes);
+    e->embed_rows = NULL;
+    activations_free(e);
+    vectors_free(e);
+}
+
 void lamina_close(lamina_engine *e)
 {
     if (!e) return;
     memory *m = e->m;
-    stream_free(e->stream);
-    if (e->embed_rows) mem_pages_free(m, MEM_PINNED, e->embed_rows, e->plan.embedding_bytes);
-    activations_free(e);
-    vectors_free(e);
+    give_back(e);
     if (e->backend) e->backend->ops->close(e->backend);
     pool_free(e->pool);
     (void)trace_close(e->trace, NULL);
@@ -172,8 +181,7 @@ static lamina_status take_all(lamina_engine *e, const lamina_budget *b, lamina_e
     lamina_plan_info *p = &e->plan;
     e->kv = b->kv;
     TRY(vectors_load(e, err));
-    uint64_t pin_budget = p->pinned_bytes;
-    TRY(engine_stream(e, p->chunk_bytes, p->ring_bytes, pin_budget, b->chunk == 0, &e->stream, err));
+    TRY(engine_stream(e, p->chunk_bytes, p->ring_bytes, p->pinned_bytes, b->chunk == 0, &e->stream, err));
     TRY(activations_new(e, p->rows, p->logit_rows, err));
     return keep_embedding(e, err);
 }
@@ -194,12 +202,7 @@ lamina_status lamina_start(lamina_engine *e, const lamina_budget *budget, lamina
     plan_limit(e, e->plan.budget_bytes);
     status = take_all(e, budget, err);
     if (status != LAMINA_OK) {
-        stream_free(e->stream);
-        e->stream = NULL;
-        if (e->embed_rows) mem_pages_free(e->m, MEM_PINNED, e->embed_rows, e->plan.embedding_bytes);
-        e->embed_rows = NULL;
-        activations_free(e);
-        vectors_free(e);
+        give_back(e);
         memory_set_limit(e->m, 0);
         return status;
     }

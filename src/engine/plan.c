@@ -81,7 +81,7 @@ static lamina_status check_least(draft *d, lamina_error *err)
 {
     lamina_plan_info *p = d->p;
     uint64_t fixed = p->process_bytes + p->vector_bytes;
-    uint64_t least = fixed + row_costs(d, 1) + stream_overhead(d->least_chunk) + RING_CHUNKS_LEAST * d->least_chunk;
+    uint64_t least = fixed + row_costs(d, 1) + stream_overhead() + RING_CHUNKS_LEAST * d->least_chunk;
     uint64_t peak = d->e->started ? 0 : os_peak_resident_bytes(); /* opening the model may have needed more */
     p->minimum_bytes = least > peak ? least : peak;
     if (p->budget_bytes < p->minimum_bytes)
@@ -102,12 +102,12 @@ static void choose_ring(draft *d, const lamina_budget *b)
     uint64_t chunk = b->chunk ? align_up(b->chunk) : CHUNK;
     uint64_t count = b->ring && !b->chunk ? 8 : RING_CHUNKS_LEAST;
     if (b->ring && b->ring < most) most = b->ring;
-    if (chunk * count + stream_overhead(chunk) > most && most / count > stream_overhead(chunk))
-        chunk = (most - stream_overhead(chunk)) / count / READ_ALIGN * READ_ALIGN;
+    if (chunk * count + stream_overhead() > most && most / count > stream_overhead())
+        chunk = (most - stream_overhead()) / count / READ_ALIGN * READ_ALIGN;
     if (!b->ring && !b->chunk && chunk * 8 > most) chunk = most / 8 / READ_ALIGN * READ_ALIGN;
     if (chunk < d->least_chunk) chunk = d->least_chunk;
     uint64_t slots = b->ring ? b->ring / chunk : RING_CHUNKS;
-    uint64_t fit = most > stream_overhead(chunk) ? (most - stream_overhead(chunk)) / chunk : 0;
+    uint64_t fit = most > stream_overhead() ? (most - stream_overhead()) / chunk : 0;
     if (slots > fit) slots = fit;
     if (slots < RING_CHUNKS_LEAST) slots = RING_CHUNKS_LEAST;
     p->chunk_bytes = chunk;
@@ -131,7 +131,7 @@ static uint32_t fit_rows(const draft *d, uint32_t limit, uint64_t most)
 static void choose_rows(draft *d, const lamina_budget *b)
 {
     lamina_plan_info *p = d->p;
-    uint64_t rest = d->available - p->ring_bytes - stream_overhead(p->chunk_bytes), least = row_costs(d, 1);
+    uint64_t rest = d->available - p->ring_bytes - stream_overhead(), least = row_costs(d, 1);
     uint32_t limit = p->context < ROWS_MOST ? p->context : ROWS_MOST;
     uint64_t most = least + (rest - least) / 4;
     if (b->rows) {
@@ -194,27 +194,27 @@ void plan_limit(lamina_engine *e, uint64_t budget)
     memory_set_limit(e->m, e->limit);
 }
 
+static lamina_status measure_rates(draft *d, const lamina_budget *b, lamina_error *err)
+{
+    lamina_engine *e = d->e;
+    if (e->fma_rate == 0) e->fma_rate = backend_cpu_measure_fma(e->backend, 0.05);
+    if (e->ram_rate == 0) e->ram_rate = backend_cpu_measure_ram(e->backend, 0.05);
+    if (e->disk_rate != 0 || b->device_bytes_per_s != 0 || e->ckpt->n_files == 0 || e->started) return LAMINA_OK;
+    return measure_disk(e, d->p->chunk_bytes, d->p->ring_bytes, err);
+}
+
 static lamina_status rates(draft *d, const lamina_budget *b, bool measure, lamina_error *err)
 {
     lamina_engine *e = d->e;
-    if (measure && !e->started) plan_limit(e, d->p->budget_bytes); /* measuring keeps to the budget, too */
     if (measure) {
-        if (e->fma_rate == 0) e->fma_rate = backend_cpu_measure_fma(e->backend, 0.05);
-        if (e->ram_rate == 0) e->ram_rate = backend_cpu_measure_ram(e->backend, 0.05);
-        if (e->disk_rate == 0 && b->device_bytes_per_s == 0 && e->ckpt->n_files && !e->started)
-            TRY(measure_disk(e, d->p->chunk_bytes, d->p->ring_bytes, err));
+        if (!e->started) plan_limit(e, d->p->budget_bytes); /* measuring keeps to the budget, too */
+        lamina_status status = measure_rates(d, b, err);
+        if (!e->started) memory_set_limit(e->m, 0);
+        TRY(status);
     }
-    if (measure && !e->started) memory_set_limit(e->m, 0);
     d->p->flops_per_s = e->fma_rate;
     d->p->device_bytes_per_s = b->device_bytes_per_s > 0 ? b->device_bytes_per_s : e->disk_rate;
     return LAMINA_OK;
-}
-
-/* The embedding is gathered by row; it is kept only when all else is, since a token touches one row of it. A tied one is
- * pinned as the head already. */
-bool plan_keeps_embedding(const lamina_engine *e, const lamina_plan_info *p)
-{
-    return !e->model->tied_head && p->embedding_bytes > 0;
 }
 
 lamina_status plan_make(lamina_engine *e, const lamina_budget *b, bool measure, lamina_plan_info *p, lamina_error *err)
@@ -230,11 +230,11 @@ lamina_status plan_make(lamina_engine *e, const lamina_budget *b, bool measure, 
     stream_plan(e->schedule.stream, e->schedule.n, p->chunk_bytes, p->ring_bytes, d.rest, &layout);
     p->pinned_bytes = layout.pinned_bytes;
     p->streamed_bytes_per_pass = layout.streamed_bytes;
-    uint64_t embed = align_up(e->model->embed.bytes);
+    uint64_t embed = align_up(e->model->embed.bytes); /* kept last: a token touches one row; tied, it is the head */
     if (!e->model->tied_head && layout.streamed_bytes == 0 && d.rest - layout.pinned_bytes >= embed)
         p->embedding_bytes = embed;
     p->predicted_peak_bytes = p->process_bytes + p->vector_bytes + p->kv_bytes + p->activation_bytes + p->ring_bytes +
-                              stream_overhead(p->chunk_bytes) + p->pinned_bytes + p->embedding_bytes;
+                              stream_overhead() + p->pinned_bytes + p->embedding_bytes;
     uint64_t peak = e->started ? 0 : os_peak_resident_bytes();
     if (p->predicted_peak_bytes < peak) p->predicted_peak_bytes = peak;
     TRY(rates(&d, b, measure, err));

@@ -1,5 +1,6 @@
 /* The order of the pass, written down once: layer by layer q, k, v, o, gate, up, down, then the head. The forward pass
- * asks for matrices in this order and the stream reads them in it, so neither has to tell the other. Here, too, that stream is made. */
+ * asks for matrices in this order and the stream reads them in it, so neither has to tell the other. Here, too, that
+ * stream is made. */
 #include "engine/engine.h"
 
 const weight *head_weight(const model *mo)

@@ -159,10 +159,7 @@ static lamina_status pass_rows(lamina_engine *e, delivery *d, uint32_t n, lamina
     for (uint32_t i = 0; i < n; i++) {
         lamina_session *s = d->rows[i].session;
         s->tokens[s->length++] = d->rows[i].token;
-        if (!d->rows[i].want_logits)
-            s->has_logits = false;
-        else
-            s->has_logits = true;
+        s->has_logits = d->rows[i].want_logits;
     }
     return LAMINA_OK;
 }

@@ -33,13 +33,18 @@ static size_t count(const model *mo)
     return n;
 }
 
-uint64_t vectors_bytes(const model *mo)
+static uint64_t block_bytes(const model *mo)
 {
     uint64_t bytes = 4096 + (mo->final_norm.rows ? padded(&mo->final_norm) : 0);
     for (uint32_t i = 0; i < mo->n_layers; i++)
         for (int r = ROLE_MATRICES; r < ROLE_LAYER_COUNT; r++)
             if (mo->layers[i].w[r].rows) bytes += padded(&mo->layers[i].w[r]);
-    return bytes + mo->n_layers * sizeof(layer_vectors);
+    return bytes;
+}
+
+uint64_t vectors_bytes(const model *mo)
+{
+    return block_bytes(mo) + mo->n_layers * sizeof(layer_vectors);
 }
 
 /* Gives every vector its place in the block and lists what must be read. */
@@ -71,7 +76,6 @@ static void ask(loader *l, size_t slot, size_t item)
         .bytes = (uint32_t)((end - begin + READ_ALIGN - 1) / READ_ALIGN * READ_ALIGN),
         .needed = (uint32_t)(end - begin),
         .data = l->staging + slot * l->slot_bytes,
-        .user = &l->item[slot],
     };
     reader_submit(l->r, &l->request[slot]);
 }
@@ -143,7 +147,7 @@ lamina_status vectors_load(lamina_engine *e, lamina_error *err)
     const model *mo = e->model;
     e->vectors.layers = mem_array(e->m, MEM_VECTOR, mo->n_layers, sizeof *e->vectors.layers, err);
     if (!e->vectors.layers) return LAMINA_E_MEMORY;
-    e->vectors.bytes = vectors_bytes(mo) - mo->n_layers * sizeof(layer_vectors);
+    e->vectors.bytes = block_bytes(mo);
     e->vectors.block = e->backend->ops->alloc(e->backend, MEM_VECTOR, e->vectors.bytes, err);
     if (!e->vectors.block) return LAMINA_E_MEMORY;
     loader *l = mem_alloc(e->m, MEM_OTHER, sizeof *l, err);

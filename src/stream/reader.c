@@ -127,11 +127,6 @@ uint32_t reader_in_flight(const reader *r)
     return r->in_flight;
 }
 
-bool reader_is_direct(const reader *r, uint32_t file)
-{
-    return r->files[file].main.direct && r->files[file].plain.fd < 0;
-}
-
 static void make_late(reader *r, read_request *q)
 {
     q->due = q->submitted + 1e-6 * r->config.faults.read_delay_us;

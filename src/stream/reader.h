@@ -44,7 +44,6 @@ void reader_free(reader *r);              /* waits for what is in flight; NULL i
 const char *reader_name(const reader *r); /* "io_uring", "pread", "buffered" */
 const char *reader_note(const reader *r); /* why not what was asked for, or "" */
 uint32_t reader_in_flight(const reader *r);
-bool reader_is_direct(const reader *r, uint32_t file);
 
 /* Queues one request; at most `depth` in flight. Short reads, EINTR and EAGAIN are retried inside. */
 void reader_submit(reader *r, read_request *request);

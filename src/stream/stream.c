@@ -335,10 +335,9 @@ stream_layout stream_get_layout(const stream *s)
     return s->layout;
 }
 
-uint64_t stream_overhead(uint64_t chunk_bytes)
+uint64_t stream_overhead(void)
 {
-    (void)chunk_bytes; /* queues and directories are small beside the area for gathered rows */
-    return STREAM_GATHER_BYTES + (UINT64_C(128) << 10);
+    return STREAM_GATHER_BYTES + (UINT64_C(128) << 10); /* queues and directories are small beside the gather area */
 }
 
 const void *stream_pinned(const stream *s, size_t matrix, uint64_t *n_rows)

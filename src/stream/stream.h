@@ -39,7 +39,7 @@ void stream_plan(const stream_matrix *matrices, size_t n, uint64_t chunk_bytes, 
 uint64_t stream_pin_all(const stream_matrix *matrices, size_t n); /* pinned_bytes when everything is */
 
 /* What a stream takes beside ring and pinned memory: request queues, the area for gathered rows. */
-uint64_t stream_overhead(uint64_t chunk_bytes);
+uint64_t stream_overhead(void);
 
 typedef struct stream_config {
     memory *m;
