@@ -275,6 +275,8 @@ typedef struct lamina_detokenizer {
     uint8_t n_pending;
     bool begun;        /* something has been seen: no leading space is stripped any more */
     bool keep_special; /* set by the caller: also spell special tokens */
+    bool seen;         /* a token has been seen, though it may have had no text */
+    bool space;        /* a space waits for what follows it */
 } lamina_detokenizer;
 
 /* Writes the text that id completes to out [capacity], NUL-terminated, and its length to *bytes. id -1 flushes: what

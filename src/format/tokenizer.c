@@ -67,11 +67,12 @@ lamina_status encoder_emit(encoder *e, uint32_t id)
     return LAMINA_OK;
 }
 
-/* A text without raw added tokens. */
-static lamina_status encode_gap(encoder *e, const char *text, size_t bytes)
+/* A text without raw added tokens; `first`: the whole text begins with it. */
+static lamina_status encode_gap(encoder *e, const char *text, size_t bytes, bool first)
 {
     if (bytes == 0) return LAMINA_OK;
     const tokenizer *t = e->t;
+    e->at_begin = first;
     TRY(normalize(e, text, bytes, &text, &bytes));
     added_cursor c = {0};
     added_match match;
@@ -80,6 +81,7 @@ static lamina_status encode_gap(encoder *e, const char *text, size_t bytes)
         if (done < match.begin) TRY(pretokenize(e, text + done, match.begin - done));
         TRY(encoder_emit(e, match.token->id));
         done = match.end;
+        e->at_begin = false;
     }
     return done < bytes ? pretokenize(e, text + done, bytes - done) : LAMINA_OK;
 }
@@ -92,11 +94,11 @@ static lamina_status encode_text(encoder *e, const char *text, size_t bytes, boo
     added_match match;
     size_t done = 0;
     while (added_next(t, &t->raw, e->plain, text, bytes, &c, &match)) {
-        if (done < match.begin) TRY(encode_gap(e, text + done, match.begin - done));
+        if (done < match.begin) TRY(encode_gap(e, text + done, match.begin - done, done == 0));
         TRY(encoder_emit(e, match.token->id));
         done = match.end;
     }
-    if (done < bytes) TRY(encode_gap(e, text + done, bytes - done));
+    if (done < bytes) TRY(encode_gap(e, text + done, bytes - done, done == 0));
     for (uint32_t i = 0; around && i < t->n_after; i++) TRY(encoder_emit(e, t->after[i]));
     return LAMINA_OK;
 }
@@ -124,6 +126,7 @@ static void encoder_free(encoder *e)
     for (unsigned i = 0; i < TOKEN_MAX_STEPS; i++) mem_free(e->m, e->step[i].data);
     for (unsigned i = 0; i <= TOKEN_MAX_STEPS; i++) mem_free(e->m, e->seen[i].data);
     mem_free(e->m, e->bytes.data);
+    mem_free(e->m, e->word.data);
     mem_free(e->m, e->points);
     mem_free(e->m, e->symbols);
     mem_free(e->m, e->heap);

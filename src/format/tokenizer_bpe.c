@@ -28,7 +28,7 @@ static inline uint32_t pair_rank(const bpe_model *b, uint32_t left, uint32_t rig
     }
 }
 
-/* A pair given twice has its last rank. */
+/* A pair given twice has its last rank. Pairs marked MERGE_SAME_RANK share the rank of the first one before them. */
 lamina_status bpe_seal(tokenizer *t, const char *name, const uint64_t *pairs, lamina_error *err)
 {
     bpe_model *b = &t->bpe;
@@ -39,11 +39,11 @@ lamina_status bpe_seal(tokenizer *t, const char *name, const uint64_t *pairs, la
     if (!b->pair_table) return no_memory(err);
     b->pair_mask = size - 1;
     b->pair_shift = 64 - bits;
-    for (uint32_t rank = 0; rank < b->n_merges; rank++) {
+    for (uint32_t i = 0, rank = 0; i < b->n_merges; i++) {
         enum { AHEAD = 16 }; /* places are random: fetch them before they are needed */
-        if (rank + AHEAD < b->n_merges) __builtin_prefetch(&b->pair_table[pair_place(b, pairs[rank + AHEAD])], 1);
-        uint64_t key = pairs[rank];
-        if (key == UINT64_MAX) continue;
+        if (i + AHEAD < b->n_merges) __builtin_prefetch(&b->pair_table[pair_place(b, pairs[i + AHEAD])], 1);
+        uint64_t key = pairs[i];
+        if (!(b->merged[i] & MERGE_SAME_RANK)) rank = i;
         size_t at = pair_place(b, key), probes = 0;
         while (b->pair_table[at] != 0 && (~b->pair_table[at] ^ key) >> RANK_BITS != 0) {
             if (++probes > TOKEN_MAX_PROBE)
@@ -81,6 +81,33 @@ static size_t unknown_symbols(const bpe_model *b, const char *text, size_t bytes
     return flushed;
 }
 
+/* A character with the affixes that its place in the word gives it. Such models have no byte fallback. */
+static int32_t find_affixed(const tokenizer *t, const char *text, size_t length, bool first, bool last)
+{
+    const bpe_model *b = &t->bpe;
+    char spelt[2 * TOKEN_MAX_AFFIX + 4];
+    size_t n = 0;
+    if (!first) {
+        memcpy(spelt, b->continuing.data, b->continuing.bytes);
+        n = b->continuing.bytes;
+    }
+    memcpy(spelt + n, text, length);
+    n += length;
+    if (last) {
+        memcpy(spelt + n, b->word_end.data, b->word_end.bytes);
+        n += b->word_end.bytes;
+    }
+    return vocabulary_find(&t->vocab, spelt, n);
+}
+
+static int32_t find_symbol(const tokenizer *t, const char *text, size_t bytes, size_t at, size_t length)
+{
+    if (t->byte_level) return t->bpe.byte_id[(unsigned char)text[at]];
+    if (t->bpe.continuing.bytes || t->bpe.word_end.bytes)
+        return find_affixed(t, text + at, length, at == 0, at + length == bytes);
+    return vocabulary_find(&t->vocab, text + at, length);
+}
+
 /* Ids of the text's bytes or characters -> out [bytes + 1]; returns their number. */
 static size_t first_symbols(const tokenizer *t, const char *text, size_t bytes, uint32_t *out)
 {
@@ -89,8 +116,7 @@ static size_t first_symbols(const tokenizer *t, const char *text, size_t bytes, 
     size_t n = 0;
     for (size_t at = 0; at < bytes;) {
         size_t length = t->byte_level ? 1 : utf8_length(text[at]);
-        int32_t id =
-            t->byte_level ? b->byte_id[(unsigned char)text[at]] : vocabulary_find(&t->vocab, text + at, length);
+        int32_t id = find_symbol(t, text, bytes, at, length);
         if (id >= 0) {
             if (r.unknown >= 0) out[n++] = (uint32_t)r.unknown;
             r.unknown = -1;

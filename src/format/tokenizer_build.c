@@ -140,7 +140,7 @@ tokenizer *tokenizer_new(memory *m, lamina_error *err)
     tokenizer *t = mem_alloc(m, MEM_TOKENIZER, sizeof *t, err);
     if (!t) return NULL;
     t->m = m;
-    t->bos = t->eos = t->bpe.unknown = -1;
+    t->bos = t->eos = t->bpe.unknown = t->words.unknown = -1;
     t->strings = arena_new(m, MEM_TOKENIZER, err);
     if (t->strings) t->general = regex_context(m);
     if (t->general) return t;
@@ -250,25 +250,51 @@ static lamina_status absent(const builder *b, const char *text, size_t bytes, la
                      b->n_merges, (int)(bytes < 60 ? bytes : 60), text);
 }
 
-lamina_status builder_merge(builder *b, text_span left, text_span right, lamina_error *err)
+static lamina_status add_merge(builder *b, int32_t left, int32_t right, uint32_t made, lamina_error *err)
 {
+    bpe_model *bpe = &b->t->bpe;
     if (b->n_merges >= TOKEN_MAX_MERGES)
         return error_set(err, LAMINA_E_UNSUPPORTED, "%s: more than %d merges", b->name, TOKEN_MAX_MERGES);
+    TRY(array_grow(b->m, (void **)&b->pairs, b->n_merges, &b->pairs_capacity, sizeof *b->pairs, err));
+    TRY(array_grow(b->m, (void **)&bpe->merged, b->n_merges, &b->merged_capacity, sizeof *bpe->merged, err));
+    b->pairs[b->n_merges] = pair_key((uint32_t)left, (uint32_t)right);
+    bpe->merged[b->n_merges++] = made;
+    return LAMINA_OK;
+}
+
+lamina_status builder_merge(builder *b, text_span left, text_span right, lamina_error *err)
+{
     int32_t l = builder_find(b, left.data, left.bytes), r = builder_find(b, right.data, right.bytes);
     if (l < 0) return absent(b, left.data, left.bytes, err);
     if (r < 0) return absent(b, right.data, right.bytes, err);
+    uint32_t mark = b->t->bpe.continuing.bytes;
+    if (right.bytes < mark) return absent(b, right.data, right.bytes, err);
+    right = (text_span){right.data + mark, right.bytes - mark};
     size_t bytes = (size_t)left.bytes + right.bytes, keep = b->text.bytes;
-    TRY(buffer_append(b->m, &b->text, left.data, left.bytes,
-                      err)); /* the joined text, behind the pieces for a moment */
+    /* the joined text, behind the pieces for a moment */
+    TRY(buffer_append(b->m, &b->text, left.data, left.bytes, err));
     TRY(buffer_append(b->m, &b->text, right.data, right.bytes, err));
     b->text.bytes = keep;
     int32_t made = builder_find(b, b->text.data + keep, bytes);
     if (made < 0) return absent(b, b->text.data + keep, bytes, err);
-    bpe_model *bpe = &b->t->bpe;
-    TRY(array_grow(b->m, (void **)&b->pairs, b->n_merges, &b->pairs_capacity, sizeof *b->pairs, err));
-    TRY(array_grow(b->m, (void **)&bpe->merged, b->n_merges, &b->merged_capacity, sizeof *bpe->merged, err));
-    b->pairs[b->n_merges] = pair_key((uint32_t)l, (uint32_t)r);
-    bpe->merged[b->n_merges++] = (uint32_t)made;
+    return add_merge(b, l, r, (uint32_t)made, err);
+}
+
+lamina_status builder_implied_merges(builder *b, const uint32_t *order, size_t n, lamina_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t id = order[i], same = 0;
+        piece_span s = b->spans[id];
+        const char *text = b->text.data + s.offset;
+        if (s.bytes == UINT32_MAX || builder_find(b, text, s.bytes) != (int32_t)id) continue;
+        for (uint32_t cut = 1; cut < s.bytes; cut++) {
+            int32_t left = builder_find(b, text, cut);
+            int32_t right = left < 0 ? -1 : builder_find(b, text + cut, s.bytes - cut);
+            if (right < 0) continue;
+            TRY(add_merge(b, left, right, id | same, err));
+            same = MERGE_SAME_RANK;
+        }
+    }
     return LAMINA_OK;
 }
 
@@ -358,6 +384,9 @@ static lamina_status too_many(const builder *b, lamina_error *err)
 lamina_status builder_normalizer(builder *b, const normalizer_step *step, lamina_error *err)
 {
     if (b->t->n_normalizers == TOKEN_MAX_STEPS) return too_many(b, err);
+    if (step->kind == NORMALIZE_BYTE_CHARS && b->t->byte_level)
+        return error_set(err, LAMINA_E_UNSUPPORTED, "%s: a second ByteLevel step is not supported", b->name);
+    if (step->kind == NORMALIZE_BYTE_CHARS) b->t->byte_level = true;
     b->t->normalizers[b->t->n_normalizers++] = *step;
     return LAMINA_OK;
 }
@@ -367,7 +396,7 @@ lamina_status builder_splitter(builder *b, const splitter_step *step, lamina_err
     tokenizer *t = b->t;
     if (t->n_splitters == TOKEN_MAX_STEPS) return too_many(b, err);
     if (step->kind == SPLITTER_BYTE_CHARS && t->byte_level)
-        return error_set(err, LAMINA_E_UNSUPPORTED, "%s: a second ByteLevel pre-tokenizer is not supported", b->name);
+        return error_set(err, LAMINA_E_UNSUPPORTED, "%s: a second ByteLevel step is not supported", b->name);
     if (step->kind == SPLITTER_BYTE_CHARS) t->byte_level = true;
     t->splitters[t->n_splitters++] = *step;
     return LAMINA_OK;
@@ -468,7 +497,8 @@ lamina_status builder_finish(builder *b, tokenizer **out, lamina_error *err)
         if (t->after[i] >= b->n_ids)
             return error_set(err, LAMINA_E_FORMAT, "%s: the template's token id %u is not in the vocabulary", b->name,
                              t->after[i]);
-    if (t->byte_level && t->splitters[t->n_splitters - 1].kind == SPLITTER_BYTE_CHARS) t->n_splitters--;
+    /* bytes need not be spelt for the model's sake: it takes them as they are */
+    if (t->n_splitters && t->splitters[t->n_splitters - 1].kind == SPLITTER_BYTE_CHARS) t->n_splitters--;
     find_bytes(b);
     if (t->byte_level && t->bpe.byte_fallback) { /* without missing bytes there is nothing to fall back from */
         for (unsigned byte = 0; byte < 256; byte++)
@@ -502,6 +532,8 @@ static lamina_status seal_patterns(tokenizer *t, const char *name, lamina_error 
             TRY(regex_compile(t->m, t->general, name, &t->splitters[i].find, err));
         if (t->splitters[i].kind == SPLITTER_BYTE_CHARS) t->byte_chars = true;
     }
+    for (uint32_t i = 0; i < t->n_normalizers; i++)
+        if (t->normalizers[i].kind == NORMALIZE_BYTE_CHARS) t->byte_chars = true;
     return LAMINA_OK;
 }
 
@@ -548,6 +580,10 @@ static lamina_status seal_added(tokenizer *t, lamina_error *err)
 lamina_status tokenizer_seal(tokenizer *t, const char *name, const uint64_t *pairs, lamina_error *err)
 {
     TRY(vocabulary_seal(t, name, err));
+    for (uint32_t id = 0; id < t->vocab.n_ids; id++) {
+        uint32_t bytes = t->vocab.offset[id + 1] - t->vocab.offset[id];
+        if (bytes > t->words.longest) t->words.longest = bytes;
+    }
     TRY(bpe_seal(t, name, pairs, err));
     TRY(seal_patterns(t, name, err));
     return seal_added(t, err);

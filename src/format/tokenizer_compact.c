@@ -3,17 +3,19 @@
  * Little-endian, in one pass, without padding:
  *
  *   magic "LAMTOKEN", version, header words, steps, added tokens, template ids, chat template,
- *   offsets [n_ids + 1], flags [n_ids], pieces, merges [n_merges] of left, right, made
+ *   offsets [n_ids + 1], flags [n_ids], pieces, merges [n_merges] of left, right, made (and whether its rank is that
+ *   of the one before)
  *
  * Hash tables and compiled patterns are made anew at load: they are cheap and nothing that they hold needs to be
  * believed. Every count, offset and id is checked; checksums are the store's. The same tokenizer gives the same bytes. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "format/tokenizer_internal.h"
 #include "format/tokenizer_unicode.h"
 
 static const char magic[8] = "LAMTOKEN";
-enum { VERSION = 1, NONE = -1 };
+enum { VERSION = 2, NONE = -1 };
 
 /* ---- writing ------------------------------------------------------------------------------------------------ */
 
@@ -58,13 +60,19 @@ static void put_steps(writer *w, const tokenizer *t)
         put_u32(w, (uint32_t)s->kind);
         put_u32(w, (uint32_t)s->behavior);
         put_u32(w, (uint32_t)s->invert | (uint32_t)s->find.literal << 2);
+        put_u32(w, (uint32_t)s->prepend);
+        put_u32(w, s->length);
         put_span(w, s->find.source);
     }
     put_u32(w, t->n_decoders);
     for (uint32_t i = 0; i < t->n_decoders; i++) {
-        put_u32(w, (uint32_t)t->decoders[i].kind);
-        put_span(w, t->decoders[i].find);
-        put_span(w, t->decoders[i].content);
+        const decoder_step *s = &t->decoders[i];
+        put_u32(w, (uint32_t)s->kind);
+        put_u32(w, (uint32_t)s->first_bare | (uint32_t)s->cleanup << 1);
+        put_u32(w, s->start);
+        put_u32(w, s->stop);
+        put_span(w, s->find);
+        put_span(w, s->content);
     }
 }
 
@@ -86,24 +94,35 @@ static void put_added(writer *w, const tokenizer *t)
     if (t->chat_template) put_span(w, (text_span){t->chat_template, (uint32_t)strlen(t->chat_template)});
 }
 
-/* The pairs by rank, out of the table; ranks without one (given again later) are all ones. */
+static int compare_words(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* The pairs in the order of their ranks, out of the table. Gaps between ranks are not kept. */
 static void put_merges(writer *w, const bpe_model *b)
 {
-    put_u32(w, b->n_merges);
+    uint32_t n = 0, last = UINT32_MAX;
+    for (size_t i = 0; i <= b->pair_mask && b->n_merges; i++) n += b->pair_table[i] != 0;
+    put_u32(w, n);
     if (w->status != LAMINA_OK) return;
-    uint64_t *pairs = mem_array(w->m, MEM_TOKENIZER, b->n_merges, sizeof *pairs, w->err);
+    uint64_t *pairs = mem_array(w->m, MEM_TOKENIZER, n, sizeof *pairs, w->err);
     if (!pairs) {
         w->status = no_memory(w->err);
         return;
     }
-    memset(pairs, 0xff, b->n_merges * sizeof *pairs);
-    for (size_t i = 0; i <= b->pair_mask; i++)
-        if (b->pair_table[i] != 0) pairs[~b->pair_table[i] & TOKEN_MAX_MERGES] = ~b->pair_table[i];
-    for (uint32_t i = 0; i < b->n_merges; i++) {
-        bool gone = pairs[i] == UINT64_MAX;
-        put_u32(w, gone ? UINT32_MAX : (uint32_t)(pairs[i] >> 43));
-        put_u32(w, gone ? UINT32_MAX : (uint32_t)(pairs[i] >> 22) & TOKEN_MAX_IDS);
-        put_u32(w, b->merged[i]);
+    for (size_t i = 0, k = 0; i <= b->pair_mask && n; i++) { /* the rank in front, to sort by it */
+        uint64_t word = ~b->pair_table[i];
+        if (b->pair_table[i] != 0) pairs[k++] = word << 42 | word >> 22;
+    }
+    if (n) qsort(pairs, n, sizeof *pairs, compare_words);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t rank = (uint32_t)(pairs[i] >> 42);
+        put_u32(w, (uint32_t)(pairs[i] >> 21) & TOKEN_MAX_IDS);
+        put_u32(w, (uint32_t)pairs[i] & TOKEN_MAX_IDS);
+        put_u32(w, (b->merged[rank] & ~MERGE_SAME_RANK) | (rank == last ? MERGE_SAME_RANK : 0));
+        last = rank;
     }
     mem_free(w->m, pairs);
 }
@@ -121,6 +140,11 @@ lamina_status tokenizer_save(memory *m, const tokenizer *t, void **data, size_t 
     put_u32(&w, (uint32_t)t->eos);
     put_u32(&w, (uint32_t)t->bpe.unknown);
     for (unsigned i = 0; i < 256; i++) put_u32(&w, (uint32_t)t->bpe.byte_id[i]);
+    put_span(&w, t->bpe.continuing);
+    put_span(&w, t->bpe.word_end);
+    put_u32(&w, (uint32_t)t->words.unknown);
+    put_u32(&w, t->words.max_chars);
+    put_span(&w, t->words.continuing);
     put_steps(&w, t);
     put_added(&w, t);
     put_u32(&w, v->n_ids);
@@ -206,7 +230,14 @@ static lamina_status get_span(reader *r, text_span *out)
     return LAMINA_OK;
 }
 
-static lamina_status get_steps(reader *r)
+static lamina_status get_affix(reader *r, text_span *out)
+{
+    TRY(get_span(r, out));
+    if (out->bytes > TOKEN_MAX_AFFIX) fail(r, "an affix");
+    return LAMINA_OK;
+}
+
+static lamina_status get_normalizers(reader *r)
 {
     tokenizer *t = r->t;
     t->n_normalizers = get_below(r, TOKEN_MAX_STEPS + 1, "the number of normalizers");
@@ -220,7 +251,26 @@ static lamina_status get_steps(reader *r)
         TRY(get_span(r, &s->find.source));
         TRY(get_span(r, &s->content));
         if (s->kind == NORMALIZE_REPLACE && s->find.source.bytes == 0) fail(r, "an empty pattern");
+        if (s->kind == NORMALIZE_BYTE_CHARS && t->byte_chars) fail(r, "a second byte alphabet");
+        t->byte_chars |= s->kind == NORMALIZE_BYTE_CHARS;
     }
+    return LAMINA_OK;
+}
+
+/* What a step needs, and what may not stand behind the byte alphabet. */
+static void check_splitter(reader *r, const splitter_step *s)
+{
+    bool text = s->kind == SPLITTER_PATTERN || s->kind == SPLITTER_METASPACE;
+    if (text && s->find.source.bytes == 0) fail(r, "an empty pattern");
+    if (s->kind == SPLITTER_LENGTH && s->length == 0) fail(r, "a piece's length");
+    if (!r->t->byte_chars) return;
+    if (s->kind == SPLITTER_BYTE_CHARS) fail(r, "a second byte alphabet");
+    if (s->kind == SPLITTER_PREFIX_SPACE || s->kind == SPLITTER_METASPACE) fail(r, "a space behind the byte alphabet");
+}
+
+static lamina_status get_splitters(reader *r)
+{
+    tokenizer *t = r->t;
     t->n_splitters = get_below(r, TOKEN_MAX_STEPS + 1, "the number of pre-tokenizers");
     for (uint32_t i = 0; i < t->n_splitters && !r->bad; i++) {
         splitter_step *s = &t->splitters[i];
@@ -229,20 +279,33 @@ static lamina_status get_steps(reader *r)
         uint32_t flags = get_u32(r);
         s->invert = flags & 1;
         s->find.literal = (flags >> 2) & 1;
+        s->prepend = (prepend_scheme)get_below(r, PREPEND_SCHEMES, "a prepend scheme");
+        s->length = get_u32(r);
         TRY(get_span(r, &s->find.source));
-        if (s->kind == SPLITTER_PATTERN && s->find.source.bytes == 0) fail(r, "an empty pattern");
-        if (s->kind == SPLITTER_BYTE_CHARS && t->byte_chars) fail(r, "a second byte alphabet");
-        if (s->kind == SPLITTER_PREFIX_SPACE && t->byte_chars) fail(r, "a space behind the byte alphabet");
+        check_splitter(r, s);
         t->byte_chars |= s->kind == SPLITTER_BYTE_CHARS;
     }
     if (t->byte_chars && !t->byte_level) fail(r, "a byte alphabet for a model of characters");
+    return LAMINA_OK;
+}
+
+static lamina_status get_decoders(reader *r)
+{
+    tokenizer *t = r->t;
     t->n_decoders = get_below(r, TOKEN_MAX_STEPS + 1, "the number of decoders");
     for (uint32_t i = 0; i < t->n_decoders && !r->bad; i++) {
         decoder_step *s = &t->decoders[i];
         s->kind = (decoder_kind)get_below(r, DECODE_KINDS, "a decoder's kind");
+        uint32_t flags = get_below(r, 4, "a decoder's flags");
+        s->first_bare = flags & 1;
+        s->cleanup = flags >> 1 & 1;
+        s->start = get_u32(r);
+        s->stop = get_u32(r);
         TRY(get_span(r, &s->find));
         TRY(get_span(r, &s->content));
-        if (s->kind == DECODE_REPLACE && s->find.bytes == 0) fail(r, "an empty pattern");
+        bool finds = s->kind == DECODE_REPLACE || s->kind == DECODE_METASPACE || s->kind == DECODE_WORD_END;
+        if ((finds && s->find.bytes == 0) || (s->kind == DECODE_STRIP && s->content.bytes == 0))
+            fail(r, "an empty pattern");
     }
     return LAMINA_OK;
 }
@@ -327,7 +390,8 @@ static void check_ids(reader *r)
 {
     const tokenizer *t = r->t;
     uint32_t n = t->vocab.n_ids;
-    bool inside = t->bos < (int64_t)n && t->eos < (int64_t)n && t->bpe.unknown < (int64_t)n;
+    bool inside =
+        t->bos < (int64_t)n && t->eos < (int64_t)n && t->bpe.unknown < (int64_t)n && t->words.unknown < (int64_t)n;
     for (unsigned i = 0; i < 256; i++) inside &= t->bpe.byte_id[i] < (int64_t)n;
     for (uint32_t i = 0; i < t->n_before; i++) inside &= t->before[i] < n;
     for (uint32_t i = 0; i < t->n_after; i++) inside &= t->after[i] < n;
@@ -348,18 +412,32 @@ static lamina_status get_merges(reader *r, uint64_t **pairs)
     t->bpe.n_merges = n;
     for (uint32_t i = 0; i < n; i++, p += 12) {
         uint32_t left = load_u32(p), right = load_u32(p + 4), made = load_u32(p + 8);
-        bool gone = left == UINT32_MAX && right == UINT32_MAX;
-        if ((!gone && (left >= ids || right >= ids)) || made >= ids) fail(r, "a merge's token id");
-        (*pairs)[i] = gone ? UINT64_MAX : pair_key(left, right);
+        bool same = (made & MERGE_SAME_RANK) != 0;
+        if (left >= ids || right >= ids || (made & ~MERGE_SAME_RANK) >= ids) fail(r, "a merge's token id");
+        if (same && (i == 0 || (t->bpe.merged[i - 1] ^ made) & ~MERGE_SAME_RANK)) fail(r, "a merge's rank");
+        (*pairs)[i] = pair_key(left, right);
         t->bpe.merged[i] = made;
     }
     return LAMINA_OK;
 }
 
+static lamina_status get_affixes(reader *r)
+{
+    tokenizer *t = r->t;
+    TRY(get_affix(r, &t->bpe.continuing));
+    TRY(get_affix(r, &t->bpe.word_end));
+    if ((t->bpe.continuing.bytes || t->bpe.word_end.bytes) && (t->byte_level || t->bpe.byte_fallback))
+        fail(r, "an affix of bytes");
+    t->words.unknown = get_id(r);
+    t->words.max_chars = get_below(r, TOKEN_MAX_WORD + 1, "a word's length");
+    if (t->kind != MODEL_BPE && (t->words.unknown < 0 || t->byte_level)) fail(r, "the model of words");
+    return get_affix(r, &t->words.continuing);
+}
+
 static lamina_status read_all(reader *r, uint64_t **pairs)
 {
     tokenizer *t = r->t;
-    t->kind = (model_kind)get_below(r, MODEL_BPE + 1, "the kind of model");
+    t->kind = (model_kind)get_below(r, MODEL_KINDS, "the kind of model");
     uint32_t flags = get_below(r, 16, "the model's flags");
     t->byte_level = flags & 1;
     t->bpe.fuse_unknown = flags >> 1 & 1;
@@ -370,7 +448,10 @@ static lamina_status read_all(reader *r, uint64_t **pairs)
     t->eos = get_id(r);
     t->bpe.unknown = get_id(r);
     for (unsigned i = 0; i < 256; i++) t->bpe.byte_id[i] = get_id(r);
-    TRY(get_steps(r));
+    TRY(get_affixes(r));
+    TRY(get_normalizers(r));
+    TRY(get_splitters(r));
+    TRY(get_decoders(r));
     TRY(get_added(r));
     TRY(get_around(r, &t->before, &t->n_before));
     TRY(get_around(r, &t->after, &t->n_after));

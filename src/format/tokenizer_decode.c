@@ -133,20 +133,156 @@ static void put_replaced(text_decoder *x, const tokenizer *t, uint32_t step, con
     put_replaced(x, t, step + 1, text + begin, bytes - begin);
 }
 
-static void decode_piece(const tokenizer *t, lamina_detokenizer *state, uint32_t id, sink *s)
+/* ---- pieces that are words, or their parts ------------------------------------------------------------------ */
+
+static bool ends_with(text_span s, text_span end)
+{
+    return s.bytes >= end.bytes && memcmp(s.data + s.bytes - end.bytes, end.data, end.bytes) == 0;
+}
+
+static bool begins_with(text_span s, text_span begin)
+{
+    return s.bytes >= begin.bytes && memcmp(s.data, begin.data, begin.bytes) == 0;
+}
+
+static lamina_status replace_all(memory *m, text_span in, text_span find, text_span with, text_buffer *out,
+                                 lamina_error *err)
+{
+    size_t begin = 0;
+    for (size_t at = 0; at + find.bytes <= in.bytes;) {
+        if (memcmp(in.data + at, find.data, find.bytes) != 0) {
+            at++;
+            continue;
+        }
+        TRY(buffer_append(m, out, in.data + begin, at - begin, err));
+        TRY(buffer_append(m, out, with.data, with.bytes, err));
+        at += find.bytes;
+        begin = at;
+    }
+    return buffer_append(m, out, in.data + begin, in.bytes - begin, err);
+}
+
+#define LITERAL(text) ((text_span){text, sizeof(text) - 1})
+
+/* What BERT's tokenizers do about spaces before punctuation and contractions, a piece at a time. turn: two buffers, the
+ * piece is in the first. */
+static lamina_status clean_up(memory *m, text_buffer turn[2], lamina_error *err)
+{
+    static const text_span rows[][2] = {
+        {{" .", 2}, {".", 1}},   {{" ?", 2}, {"?", 1}},     {{" !", 2}, {"!", 1}},    {{" ,", 2}, {",", 1}},
+        {{" ' ", 3}, {"'", 1}},  {{" n't", 4}, {"n't", 3}}, {{" 'm", 3}, {"'m", 2}},  {{" do not", 7}, {" don't", 6}},
+        {{" 's", 3}, {"'s", 2}}, {{" 've", 4}, {"'ve", 3}}, {{" 're", 4}, {"'re", 3}}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        text_buffer keep = turn[0];
+        turn[1].bytes = 0;
+        text_span in = {keep.data, (uint32_t)keep.bytes};
+        TRY(replace_all(m, in, rows[i][0], rows[i][1], &turn[1], err));
+        turn[0] = turn[1];
+        turn[1] = keep;
+    }
+    return LAMINA_OK;
+}
+
+/* At most `start` times `content` goes from the front, `stop` times from the end, not what went from the front. */
+static text_span strip_piece(text_span s, const decoder_step *d)
+{
+    for (uint32_t i = 0; i < d->start && begins_with(s, d->content); i++)
+        s = (text_span){s.data + d->content.bytes, s.bytes - d->content.bytes};
+    for (uint32_t i = 0; i < d->stop && ends_with(s, d->content); i++) s.bytes -= d->content.bytes;
+    return s;
+}
+
+/* One step: turn[0] -> turn[0]. */
+static lamina_status word_step(memory *m, const decoder_step *d, lamina_detokenizer *state, text_buffer turn[2],
+                               lamina_error *err)
+{
+    bool first = !state->seen && !state->begun;
+    text_span in = {turn[0].data, (uint32_t)turn[0].bytes}, space = LITERAL(" ");
+    text_buffer *out = &turn[1];
+    out->bytes = 0;
+    TRY(buffer_reserve(m, out, in.bytes + 1, err));
+    switch (d->kind) {
+    case DECODE_REPLACE:
+        TRY(replace_all(m, in, d->find, d->content, out, err));
+        break;
+    case DECODE_METASPACE:
+        if (first && d->first_bare) space.bytes = 0;
+        TRY(replace_all(m, in, d->find, space, out, err));
+        break;
+    case DECODE_STRIP:
+        in = strip_piece(in, d);
+        TRY(buffer_append(m, out, in.data, in.bytes, err));
+        break;
+    case DECODE_WORDPIECE:
+    case DECODE_SPACED: {
+        bool goes_on = d->kind == DECODE_WORDPIECE && begins_with(in, d->find);
+        uint32_t cut = goes_on && !first ? d->find.bytes : 0;
+        if (!goes_on && !first) TRY(buffer_append(m, out, " ", 1, err));
+        TRY(buffer_append(m, out, in.data + cut, in.bytes - cut, err));
+        break;
+    }
+    case DECODE_WORD_END: {
+        bool ends = ends_with(in, d->find);
+        if (ends) in.bytes -= d->find.bytes;
+        TRY(replace_all(m, in, d->find, space, out, err));
+        state->space = ends;
+        break;
+    }
+    default:
+        return LAMINA_OK;
+    }
+    text_buffer keep = turn[0];
+    turn[0] = turn[1];
+    turn[1] = keep;
+    return d->cleanup ? clean_up(m, turn, err) : LAMINA_OK;
+}
+
+/* A piece through all steps, each seeing the whole of what the one before made of it. */
+static lamina_status decode_word(text_decoder *x, const tokenizer *t, const char *text, size_t bytes, lamina_error *err)
+{
+    text_buffer turn[2] = {{0}, {0}};
+    bool space = x->state->space;
+    x->state->space = false;
+    lamina_status status = buffer_append(t->m, &turn[0], text, bytes, err);
+    for (uint32_t i = 0; i < t->n_decoders && status == LAMINA_OK; i++) {
+        if (t->decoders[i].kind == DECODE_FUSE) break;
+        status = word_step(t->m, &t->decoders[i], x->state, turn, err);
+    }
+    if (status == LAMINA_OK) {
+        if (space) put_text(x, " ", 1);
+        put_text(x, turn[0].data, turn[0].bytes);
+    }
+    mem_free(t->m, turn[0].data);
+    mem_free(t->m, turn[1].data);
+    return status;
+}
+
+static bool is_word_decoder(const tokenizer *t)
+{
+    for (uint32_t i = 0; i < t->n_decoders; i++) {
+        decoder_kind kind = t->decoders[i].kind;
+        if (kind == DECODE_FUSE) return false;
+        if (kind == DECODE_STRIP || kind >= DECODE_METASPACE) return true;
+    }
+    return false;
+}
+
+static lamina_status decode_piece(const tokenizer *t, lamina_detokenizer *state, uint32_t id, sink *s,
+                                  lamina_error *err)
 {
     const vocabulary *v = &t->vocab;
     const char *text = v->text + v->offset[id];
     size_t bytes = v->offset[id + 1] - v->offset[id];
     if (t->byte_level) {
         put_bytes(state, text, bytes, false, s);
-        return;
+        return LAMINA_OK;
     }
-    bool fallback = false;
+    bool fallback = false, fused = false;
     text_decoder x = {.state = state, .s = s};
     for (uint32_t i = 0; i < t->n_decoders; i++) {
         if (t->decoders[i].kind == DECODE_BYTE_FALLBACK) fallback = true;
-        if (t->decoders[i].kind == DECODE_STRIP) x.strip = &t->decoders[i];
+        if (t->decoders[i].kind == DECODE_FUSE) fused = true;
+        if (t->decoders[i].kind == DECODE_STRIP && fused) x.strip = &t->decoders[i];
     }
     int byte = fallback ? byte_token(text, bytes) : -1;
     if (byte >= 0) {
@@ -154,11 +290,13 @@ static void decode_piece(const tokenizer *t, lamina_detokenizer *state, uint32_t
         sink whole = {.out = (char[16]){0}, .capacity = 16}; /* at most four times U+FFFD, or a character */
         put_bytes(state, &c, 1, true, &whole);
         put_text(&x, whole.out, whole.bytes);
-        return;
+        return LAMINA_OK;
     }
     if (state->n_pending) state->begun = true;
     flush(state, true, s);
+    if (is_word_decoder(t)) return decode_word(&x, t, text, bytes, err);
     put_replaced(&x, t, 0, text, bytes);
+    return LAMINA_OK;
 }
 
 lamina_status tokenizer_decode(const tokenizer *t, lamina_detokenizer *state, int32_t id, char *out, size_t capacity,
@@ -170,10 +308,12 @@ lamina_status tokenizer_decode(const tokenizer *t, lamina_detokenizer *state, in
     if (state->n_pending >= 4) return error_set(err, LAMINA_E_USAGE, "the detokenizer's state is not its own");
     lamina_detokenizer next = *state;
     sink s = {out, capacity, 0};
-    if (id < 0)
+    if (id < 0) {
         flush(&next, !t->byte_level, &s);
-    else if (next.keep_special || !(t->vocab.flags[id] & PIECE_SPECIAL))
-        decode_piece(t, &next, (uint32_t)id, &s);
+    } else if (next.keep_special || !(t->vocab.flags[id] & PIECE_SPECIAL)) {
+        TRY(decode_piece(t, &next, (uint32_t)id, &s, err));
+        next.seen = true;
+    }
     *bytes = s.bytes;
     if (s.bytes + 1 > capacity) {
         *bytes = s.bytes + 1;

@@ -19,6 +19,8 @@ enum {
     TOKEN_MAX_MERGES = (1 << 22) - 1,
     TOKEN_MAX_STEPS = 32,        /* of each pipeline */
     TOKEN_MAX_PATTERN = 1 << 16, /* bytes of a regular expression or replacement */
+    TOKEN_MAX_AFFIX = 32,        /* bytes of "##", "</w>" and their like */
+    TOKEN_MAX_WORD = 1024,       /* characters of a word that WordPiece looks into */
     TOKEN_MAX_PROBE = 4096       /* longer runs in a hash table are an attack, not a vocabulary */
 };
 
@@ -40,9 +42,14 @@ typedef enum normalizer_kind {
     NORMALIZE_NFKC,
     NORMALIZE_NFKD,
     NORMALIZE_LOWERCASE,
-    NORMALIZE_REPLACE, /* pattern -> content */
-    NORMALIZE_PREPEND, /* content before a text that is not empty */
-    NORMALIZE_STRIP,   /* white space at the left, right end */
+    NORMALIZE_REPLACE,          /* pattern -> content */
+    NORMALIZE_PREPEND,          /* content before a text that is not empty */
+    NORMALIZE_STRIP,            /* white space at the left, right end */
+    NORMALIZE_STRIP_ACCENTS,    /* marks vanish; left: only those without width (Mn) */
+    NORMALIZE_CLEAN,            /* controls vanish, white space becomes a space (BertNormalizer) */
+    NORMALIZE_SPACE_IDEOGRAPHS, /* a space on both sides of each (BertNormalizer) */
+    NORMALIZE_NMT,              /* some controls vanish, some become a space */
+    NORMALIZE_BYTE_CHARS,       /* bytes spelt in GPT-2's alphabet */
     NORMALIZE_KINDS
 } normalizer_kind;
 
@@ -68,13 +75,26 @@ typedef enum splitter_kind {
     SPLITTER_PUNCTUATION,
     SPLITTER_PREFIX_SPACE, /* ByteLevel's add_prefix_space: a space before a piece that has none */
     SPLITTER_BYTE_CHARS,   /* bytes spelt in GPT-2's alphabet, for the steps behind it */
+    SPLITTER_SPACES,       /* white space */
+    SPLITTER_WORDS,        /* runs of \w and runs of what is neither \w nor white space; white space vanishes */
+    SPLITTER_LENGTH,       /* `length` characters a piece */
+    SPLITTER_METASPACE,    /* spaces become find.source, which is put before a piece as `prepend` says */
     SPLITTER_KINDS
 } splitter_kind;
+
+typedef enum prepend_scheme {
+    PREPEND_ALWAYS,
+    PREPEND_FIRST, /* before the piece at the text's begin only */
+    PREPEND_NEVER,
+    PREPEND_SCHEMES
+} prepend_scheme;
 
 typedef struct splitter_step {
     splitter_kind kind;
     split_behavior behavior;
     bool invert;
+    prepend_scheme prepend;
+    uint32_t length; /* > 0 for SPLITTER_LENGTH */
     pattern find;
 } splitter_step;
 
@@ -83,12 +103,19 @@ typedef enum decoder_kind {
     DECODE_REPLACE,       /* find.source (literal) -> content, in each piece */
     DECODE_BYTE_FALLBACK, /* <0xNN> -> that byte */
     DECODE_FUSE,          /* from here on the text is one */
-    DECODE_STRIP,         /* behind FUSE: at most one `content` at the text's begin */
+    DECODE_STRIP,         /* behind FUSE: at most one `content` at the text's begin; else up to `start` of them at each
+                             piece's begin and `stop` at its end */
+    DECODE_METASPACE,     /* find.source -> a space; in the first piece nothing where `first_bare` */
+    DECODE_WORDPIECE,     /* `find` continues a word, all else but the first piece begins one; cleanup: BERT's */
+    DECODE_WORD_END,      /* `find` at a piece's end is a space, unless nothing follows */
+    DECODE_SPACED,        /* a space between pieces: what no decoder means */
     DECODE_KINDS
 } decoder_kind;
 
 typedef struct decoder_step {
     decoder_kind kind;
+    bool first_bare, cleanup;
+    uint32_t start, stop;
     text_span find, content;
 } decoder_step;
 
@@ -121,18 +148,30 @@ typedef struct vocabulary {
     uint32_t piece_mask;
 } vocabulary;
 
+/* In merged[i]: this pair has the rank of the one before it, and makes the same piece. */
+#define MERGE_SAME_RANK 0x80000000u
+
 typedef struct bpe_model {
     uint32_t n_merges;
-    uint32_t *merged;     /* [n_merges] id made by the merge of this rank */
+    uint32_t *merged;     /* [n_merges] id made by the merge of this rank; see MERGE_SAME_RANK */
     uint64_t *pair_table; /* open addressing: left 21 bits, right 21 bits, rank 22 bits, inverted; 0: free */
     uint64_t pair_mask;
     unsigned pair_shift;
     int32_t byte_id[256]; /* byte-level: id of each byte; byte fallback: id of <0xNN>; -1: none */
     int32_t unknown;      /* -1: none, unknown characters vanish */
     bool fuse_unknown, byte_fallback, ignore_merges;
+    text_span continuing, word_end; /* affixes of symbols: of all but the first, of the last */
 } bpe_model;
 
-typedef enum model_kind { MODEL_BPE } model_kind;
+/* WordPiece: the longest piece first, from the left; `continuing` before all but the first. WordLevel: whole words. */
+typedef struct word_model {
+    int32_t unknown;    /* >= 0 */
+    uint32_t max_chars; /* longer words are unknown */
+    uint32_t longest;   /* bytes of the longest piece; made by tokenizer_seal */
+    text_span continuing;
+} word_model;
+
+typedef enum model_kind { MODEL_BPE, MODEL_WORDPIECE, MODEL_WORDLEVEL, MODEL_KINDS } model_kind;
 
 struct tokenizer {
     memory *m;
@@ -149,6 +188,7 @@ struct tokenizer {
     model_kind kind;
     vocabulary vocab;
     bpe_model bpe;
+    word_model words;
     uint32_t *before, *after; /* ids that the template puts around a text */
     int32_t bos, eos;
     char *chat_template;
@@ -194,6 +234,8 @@ lamina_status builder_piece(builder *b, uint64_t id, const char *text, size_t by
 int32_t builder_find(const builder *b, const char *text, size_t bytes); /* -1: none */
 lamina_status builder_merge(builder *b, text_span left, text_span right, lamina_error *err);
 lamina_status builder_merge_line(builder *b, const char *text, size_t bytes, lamina_error *err); /* "left right" */
+/* Merges implied by pieces: two neighbours that spell a piece may become it, the pieces in `order` [n] (ids) first. */
+lamina_status builder_implied_merges(builder *b, const uint32_t *order, size_t n, lamina_error *err);
 lamina_status builder_added(builder *b, const added_token *token, lamina_error *err); /* id is found or given here */
 lamina_status builder_around(builder *b, bool before, int64_t id, lamina_error *err); /* appends to the template */
 lamina_status builder_normalizer(builder *b, const normalizer_step *step, lamina_error *err);
@@ -208,7 +250,7 @@ int32_t builder_token(const builder *b, const char *text, size_t bytes);
 lamina_status builder_finish(builder *b, tokenizer **out, lamina_error *err);
 
 /* From filled structs (steps, added, vocab.offset/text/flags, merges) to tables and compiled patterns. pairs: as in
- * the builder, [bpe.n_merges]; UINT64_MAX: a rank without a pair. */
+ * the builder, [bpe.n_merges]. */
 lamina_status tokenizer_seal(tokenizer *t, const char *name, const uint64_t *pairs, lamina_error *err);
 tokenizer *tokenizer_new(memory *m, lamina_error *err);
 
@@ -267,6 +309,8 @@ typedef struct encoder {
     text_buffer step[TOKEN_MAX_STEPS];     /* of splitters that change their text */
     text_buffer seen[TOKEN_MAX_STEPS + 1]; /* the same as patterns see it; the last: the text that comes in */
     text_buffer bytes;                     /* pieces spelt back from the alphabet */
+    text_buffer word;                      /* WordPiece: a part with its prefix */
+    bool at_begin;                         /* the text that pretokenize() is given is the whole text's begin */
     int32_t *points;                       /* composition */
     size_t points_capacity;
     bpe_symbol *symbols;
@@ -282,6 +326,7 @@ lamina_status normalize(encoder *e, const char *text, size_t bytes, const char *
 lamina_status pretokenize(encoder *e, const char *text, size_t bytes);
 /* tokenizer_bpe.c */
 lamina_status bpe_encode(encoder *e, const char *text, size_t bytes);
+lamina_status words_encode(encoder *e, const char *text, size_t bytes); /* tokenizer_words.c */
 lamina_status bpe_seal(tokenizer *t, const char *name, const uint64_t *pairs, lamina_error *err);
 
 /* tokenizer_added.c */

@@ -85,17 +85,21 @@ static lamina_status read_flag(const jp *model, const char *key, bool *out, lami
     return found ? jp_bool(&value, out, err) : LAMINA_OK;
 }
 
-static lamina_status refuse_affixes(const jp *model, lamina_error *err)
+/* An affix of BPE symbols or WordPiece pieces; empty when there is none. */
+static lamina_status read_affix(builder *b, const jp *model, const char *key, text_span *out, lamina_error *err)
 {
-    static const char *const keys[] = {"continuing_subword_prefix", "end_of_word_suffix"};
-    for (unsigned i = 0; i < 2; i++) {
-        jp value;
-        bool found;
-        jp_text text = {0};
-        TRY(jp_member(model, keys[i], &found, &value, err));
-        if (found) TRY(jp_string(&value, &text, err));
-        if (text.bytes) return unsupported(keys[i], err);
-    }
+    jp value;
+    bool found;
+    jp_text text = {0};
+    TRY(jp_member(model, key, &found, &value, err));
+    if (found) TRY(jp_string(&value, &text, err));
+    if (text.bytes > TOKEN_MAX_AFFIX)
+        return error_set(err, LAMINA_E_UNSUPPORTED, "%s: a %s of %zu bytes", json_name, key, text.bytes);
+    return text.bytes ? builder_text(b, text.data, text.bytes, out, err) : LAMINA_OK;
+}
+
+static lamina_status refuse_dropout(const jp *model, lamina_error *err)
+{
     jp value;
     bool found;
     double dropout = 0;
@@ -104,7 +108,8 @@ static lamina_status refuse_affixes(const jp *model, lamina_error *err)
     return dropout > 0 ? unsupported("dropout", err) : LAMINA_OK;
 }
 
-static lamina_status read_unknown(builder *b, const jp *model, lamina_error *err)
+/* Absent from the vocabulary: as if there were none. */
+static lamina_status read_unknown(builder *b, const jp *model, int32_t *id, lamina_error *err)
 {
     jp value;
     bool found;
@@ -112,33 +117,82 @@ static lamina_status read_unknown(builder *b, const jp *model, lamina_error *err
     TRY(jp_member(model, "unk_token", &found, &value, err));
     if (!found) return LAMINA_OK;
     TRY(jp_string(&value, &text, err));
-    b->t->bpe.unknown = builder_find(b, text.data, text.bytes); /* absent from the vocabulary: as if there were none */
+    *id = builder_find(b, text.data, text.bytes);
     return LAMINA_OK;
+}
+
+static lamina_status read_bpe(builder *b, const jp *model, lamina_error *err)
+{
+    jp value;
+    bool vocab, merges;
+    bpe_model *bpe = &b->t->bpe;
+    TRY(refuse_dropout(model, err));
+    TRY(read_affix(b, model, "continuing_subword_prefix", &bpe->continuing, err));
+    TRY(read_affix(b, model, "end_of_word_suffix", &bpe->word_end, err));
+    TRY(read_flag(model, "fuse_unk", &bpe->fuse_unknown, err));
+    TRY(read_flag(model, "byte_fallback", &bpe->byte_fallback, err));
+    TRY(read_flag(model, "ignore_merges", &bpe->ignore_merges, err));
+    if ((bpe->continuing.bytes || bpe->word_end.bytes) && (b->t->byte_level || bpe->byte_fallback))
+        return unsupported("continuing_subword_prefix or end_of_word_suffix in a model of bytes", err);
+    TRY(jp_member(model, "vocab", &vocab, &value, err));
+    if (vocab) TRY(read_vocabulary(b, &value, err));
+    TRY(jp_member(model, "merges", &merges, &value, err));
+    if (!vocab || !merges) return error_set(err, LAMINA_E_FORMAT, "%s: a model without vocab and merges", json_name);
+    TRY(read_merges(b, &value, err));
+    return read_unknown(b, model, &bpe->unknown, err);
+}
+
+/* WordPiece and WordLevel. */
+static lamina_status read_words(builder *b, const jp *model, lamina_error *err)
+{
+    jp value;
+    bool found;
+    int64_t max_chars = 100;
+    word_model *words = &b->t->words;
+    if (b->t->byte_level) return unsupported("a ByteLevel step before a model of words", err);
+    TRY(jp_member(model, "max_input_chars_per_word", &found, &value, err));
+    if (found) TRY(jp_integer(&value, &max_chars, err));
+    if (max_chars < 0 || max_chars > TOKEN_MAX_WORD)
+        return error_set(err, LAMINA_E_UNSUPPORTED, "%s: max_input_chars_per_word %lld, at most %d is supported",
+                         json_name, (long long)max_chars, TOKEN_MAX_WORD);
+    words->max_chars = (uint32_t)max_chars;
+    if (b->t->kind == MODEL_WORDPIECE) {
+        TRY(jp_member(model, "continuing_subword_prefix", &found, &value, err));
+        TRY(found ? read_affix(b, model, "continuing_subword_prefix", &words->continuing, err)
+                  : builder_text(b, "##", 2, &words->continuing, err));
+    }
+    TRY(jp_member(model, "vocab", &found, &value, err));
+    if (!found) return error_set(err, LAMINA_E_FORMAT, "%s: a model without vocab", json_name);
+    TRY(read_vocabulary(b, &value, err));
+    TRY(read_unknown(b, model, &words->unknown, err));
+    if (words->unknown >= 0) return LAMINA_OK;
+    return error_set(err, LAMINA_E_FORMAT, "%s: the model's unk_token is not in its vocabulary", json_name);
 }
 
 static lamina_status read_model(builder *b, const jp *root, lamina_error *err)
 {
     jp model, value;
-    bool found, vocab, merges;
+    bool found;
     jp_text type = {"BPE", 3};
     TRY(jp_member(root, "model", &found, &model, err));
     if (!found) return error_set(err, LAMINA_E_FORMAT, "%s: no \"model\"", json_name);
     TRY(jp_member(&model, "type", &found, &value, err));
     if (found) TRY(jp_string(&value, &type, err));
-    if (!jp_is(type, "BPE"))
-        return error_set(err, LAMINA_E_UNSUPPORTED, "%s: model \"%.*s\" is not supported", json_name,
-                         (int)(type.bytes < 60 ? type.bytes : 60), type.data);
-    TRY(refuse_affixes(&model, err));
-    bpe_model *bpe = &b->t->bpe;
-    TRY(read_flag(&model, "fuse_unk", &bpe->fuse_unknown, err));
-    TRY(read_flag(&model, "byte_fallback", &bpe->byte_fallback, err));
-    TRY(read_flag(&model, "ignore_merges", &bpe->ignore_merges, err));
-    TRY(jp_member(&model, "vocab", &vocab, &value, err));
-    if (vocab) TRY(read_vocabulary(b, &value, err));
-    TRY(jp_member(&model, "merges", &merges, &value, err));
-    if (!vocab || !merges) return error_set(err, LAMINA_E_FORMAT, "%s: a model without vocab and merges", json_name);
-    TRY(read_merges(b, &value, err));
-    return read_unknown(b, &model, err);
+    b->t->kind = jp_is(type, "BPE")         ? MODEL_BPE
+                 : jp_is(type, "WordPiece") ? MODEL_WORDPIECE
+                 : jp_is(type, "WordLevel") ? MODEL_WORDLEVEL
+                                            : MODEL_KINDS;
+    switch (b->t->kind) {
+    case MODEL_BPE:
+        return read_bpe(b, &model, err);
+    case MODEL_WORDPIECE:
+    case MODEL_WORDLEVEL:
+        return read_words(b, &model, err);
+    case MODEL_KINDS:
+        break;
+    }
+    return error_set(err, LAMINA_E_UNSUPPORTED, "%s: model \"%.*s\" is not supported", json_name,
+                     (int)(type.bytes < 60 ? type.bytes : 60), type.data);
 }
 
 /* ---- added tokens ------------------------------------------------------------------------------------------- */
@@ -252,22 +306,24 @@ static lamina_status read_part(builder *b, const jp *root, const char *key,
     return found ? read(b, &value, err) : LAMINA_OK;
 }
 
-/* Byte-level pieces and their decoder belong together; the others need a decoder that says how pieces become text. */
+/* Byte-level pieces and their decoder belong together. */
 static lamina_status check_decoder(const tokenizer *t, lamina_error *err)
 {
     bool bytes = t->n_decoders == 1 && t->decoders[0].kind == DECODE_BYTES, other = false;
     for (uint32_t i = 0; i < t->n_decoders; i++) other |= t->decoders[i].kind == DECODE_BYTES;
-    if (t->byte_level && !bytes) return unsupported("a ByteLevel pre-tokenizer without a ByteLevel decoder", err);
-    if (!t->byte_level && other) return unsupported("a ByteLevel decoder without a ByteLevel pre-tokenizer", err);
-    return t->n_decoders ? LAMINA_OK : unsupported("a model without a decoder", err);
+    if (t->byte_level && !bytes) return unsupported("a ByteLevel step without a ByteLevel decoder", err);
+    if (!t->byte_level && other) return unsupported("a ByteLevel decoder without a ByteLevel step", err);
+    return LAMINA_OK;
 }
 
 /* What a builder cannot do without a tokenizer's text behind it: steps after ByteLevel may only cut. */
 static lamina_status check_splitters(const tokenizer *t, lamina_error *err)
 {
-    bool mapped = false;
-    for (uint32_t i = 0; i < t->n_splitters; i++) {
-        if (mapped && t->splitters[i].kind == SPLITTER_PREFIX_SPACE)
+    bool mapped = t->byte_level;
+    for (uint32_t i = 0; i < t->n_splitters; i++) mapped &= t->splitters[i].kind != SPLITTER_BYTE_CHARS;
+    for (uint32_t i = 0; i < t->n_splitters; i++) { /* mapped before the first: by a normalizer */
+        splitter_kind kind = t->splitters[i].kind;
+        if (mapped && (kind == SPLITTER_PREFIX_SPACE || kind == SPLITTER_METASPACE))
             return unsupported("a space put behind ByteLevel", err);
         mapped |= t->splitters[i].kind == SPLITTER_BYTE_CHARS;
     }
@@ -280,6 +336,7 @@ static lamina_status read_root(builder *b, const jp *root, const tokenizer_files
     TRY(read_part(b, root, "normalizer", json_read_normalizer, err));
     TRY(read_part(b, root, "pre_tokenizer", json_read_splitter, err));
     TRY(read_part(b, root, "decoder", json_read_decoder, err));
+    if (!b->t->n_decoders) TRY(builder_decoder(b, &(decoder_step){.kind = DECODE_SPACED}, err));
     TRY(check_decoder(b->t, err));
     TRY(check_splitters(b->t, err));
     TRY(read_model(b, root, err));

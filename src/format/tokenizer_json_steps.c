@@ -6,6 +6,7 @@
 
 #include "format/jsonpull.h"
 #include "format/tokenizer_internal.h"
+#include "format/tokenizer_unicode.h"
 
 static lamina_status unsupported(const builder *b, const char *what, jp_text type, lamina_error *err)
 {
@@ -106,15 +107,48 @@ static lamina_status read_sequence(builder *b, const jp *at, const char *key, re
 
 /* ---- normalizers -------------------------------------------------------------------------------------------- */
 
+/* BertNormalizer: the steps it stands for. strip_accents without a value follows lowercase. */
+static lamina_status read_bert_normalizer(builder *b, const jp *at, lamina_error *err)
+{
+    bool clean, ideographs, accents, lowercase;
+    TRY(read_bool(at, "clean_text", true, &clean, err));
+    TRY(read_bool(at, "handle_chinese_chars", true, &ideographs, err));
+    TRY(read_bool(at, "lowercase", true, &lowercase, err));
+    TRY(read_bool(at, "strip_accents", lowercase, &accents, err));
+    if (clean) TRY(builder_normalizer(b, &(normalizer_step){.kind = NORMALIZE_CLEAN}, err));
+    if (ideographs) TRY(builder_normalizer(b, &(normalizer_step){.kind = NORMALIZE_SPACE_IDEOGRAPHS}, err));
+    if (accents) {
+        TRY(builder_normalizer(b, &(normalizer_step){.kind = NORMALIZE_NFD}, err));
+        TRY(builder_normalizer(b, &(normalizer_step){.kind = NORMALIZE_STRIP_ACCENTS, .left = true}, err));
+    }
+    return lowercase ? builder_normalizer(b, &(normalizer_step){.kind = NORMALIZE_LOWERCASE}, err) : LAMINA_OK;
+}
+
+static normalizer_kind simple_normalizer(const type_name *type)
+{
+    static const struct {
+        const char *name;
+        normalizer_kind kind;
+    } rows[] = {{"NFC", NORMALIZE_NFC},
+                {"NFD", NORMALIZE_NFD},
+                {"NFKC", NORMALIZE_NFKC},
+                {"NFKD", NORMALIZE_NFKD},
+                {"Lowercase", NORMALIZE_LOWERCASE},
+                {"StripAccents", NORMALIZE_STRIP_ACCENTS},
+                {"Nmt", NORMALIZE_NMT},
+                {"ByteLevel", NORMALIZE_BYTE_CHARS}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (is(type, rows[i].name)) return rows[i].kind;
+    return NORMALIZE_KINDS;
+}
+
 lamina_status json_read_normalizer(builder *b, const jp *at, lamina_error *err)
 {
-    static const char *const forms[] = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase"}; /* in normalizer_kind's order */
     type_name type;
     TRY(read_type(b, at, "normalizer", &type, err));
     if (is(&type, "Sequence")) return read_sequence(b, at, "normalizers", json_read_normalizer, err);
-    normalizer_step step = {.kind = NORMALIZE_KINDS};
-    for (unsigned i = 0; i < sizeof forms / sizeof *forms; i++)
-        if (is(&type, forms[i])) step.kind = (normalizer_kind)i;
+    if (is(&type, "BertNormalizer")) return read_bert_normalizer(b, at, err);
+    normalizer_step step = {.kind = simple_normalizer(&type)};
     if (is(&type, "Replace")) {
         step.kind = NORMALIZE_REPLACE;
         TRY(read_pattern(b, at, &step.find, err));
@@ -154,12 +188,79 @@ static lamina_status read_byte_level(builder *b, const jp *at, lamina_error *err
     return builder_byte_level(b, prefix_space, use_regex, err);
 }
 
+/* Spaces are replaced, then, unless "split" is false, each replacement begins a piece. */
+static lamina_status read_metaspace(builder *b, const jp *at, const char *what, splitter_step *step, bool *split,
+                                    lamina_error *err)
+{
+    static const char *const names[] = {"always", "first", "never"}; /* in prepend_scheme's order */
+    jp value;
+    bool found, prefix;
+    jp_text name = {"always", 6};
+    step->kind = SPLITTER_METASPACE;
+    step->find.literal = true;
+    TRY(read_text(b, at, "replacement", &step->find.source, err));
+    if (step->find.source.bytes == 0 || utf8_length(step->find.source.data[0]) != step->find.source.bytes)
+        return error_set(err, LAMINA_E_FORMAT, "%s: %s \"Metaspace\" with a replacement that is not one character",
+                         b->name, what);
+    TRY(read_bool(at, "split", true, split, err));
+    TRY(read_bool(at, "add_prefix_space", true, &prefix, err));
+    TRY(jp_member(at, "prepend_scheme", &found, &value, err));
+    if (found) TRY(jp_string(&value, &name, err));
+    for (step->prepend = PREPEND_ALWAYS; step->prepend < PREPEND_SCHEMES; step->prepend++)
+        if (jp_is(name, names[step->prepend])) break;
+    if (step->prepend == PREPEND_SCHEMES) return unsupported(b, "prepend scheme", name, err);
+    if (!prefix && found && step->prepend != PREPEND_NEVER)
+        return error_set(err, LAMINA_E_FORMAT, "%s: %s \"Metaspace\": add_prefix_space contradicts prepend_scheme",
+                         b->name, what);
+    if (!prefix) step->prepend = PREPEND_NEVER;
+    return LAMINA_OK;
+}
+
+/* Pre-tokenizers that stand for several steps. */
+static lamina_status read_compound(builder *b, const jp *at, const type_name *type, bool *done, lamina_error *err)
+{
+    *done = true;
+    if (is(type, "ByteLevel")) return read_byte_level(b, at, err);
+    if (is(type, "BertPreTokenizer")) {
+        const splitter_step spaces = {.kind = SPLITTER_SPACES, .behavior = SPLIT_REMOVED};
+        const splitter_step marks = {.kind = SPLITTER_PUNCTUATION, .behavior = SPLIT_ISOLATED};
+        TRY(builder_splitter(b, &spaces, err));
+        return builder_splitter(b, &marks, err);
+    }
+    *done = is(type, "Metaspace");
+    if (!*done) return LAMINA_OK;
+    splitter_step step = {0};
+    bool split;
+    TRY(read_metaspace(b, at, "pre-tokenizer", &step, &split, err));
+    TRY(builder_splitter(b, &step, err));
+    step.kind = SPLITTER_PATTERN;
+    step.behavior = SPLIT_MERGED_WITH_NEXT;
+    return split ? builder_splitter(b, &step, err) : LAMINA_OK;
+}
+
+static lamina_status read_length(builder *b, const jp *at, splitter_step *step, lamina_error *err)
+{
+    jp value;
+    bool found;
+    int64_t length = 5;
+    TRY(jp_member(at, "length", &found, &value, err));
+    if (found) TRY(jp_integer(&value, &length, err));
+    if (length < 1 || length > UINT32_MAX)
+        return error_set(err, LAMINA_E_FORMAT, "%s: pre-tokenizer \"FixedLength\" with length %lld", b->name,
+                         (long long)length);
+    step->kind = SPLITTER_LENGTH;
+    step->length = (uint32_t)length;
+    return LAMINA_OK;
+}
+
 lamina_status json_read_splitter(builder *b, const jp *at, lamina_error *err)
 {
     type_name type;
     TRY(read_type(b, at, "pre-tokenizer", &type, err));
     if (is(&type, "Sequence")) return read_sequence(b, at, "pretokenizers", json_read_splitter, err);
-    if (is(&type, "ByteLevel")) return read_byte_level(b, at, err);
+    bool done;
+    TRY(read_compound(b, at, &type, &done, err));
+    if (done) return LAMINA_OK;
     splitter_step step = {.kind = SPLITTER_KINDS};
     if (is(&type, "Split")) {
         step.kind = SPLITTER_PATTERN;
@@ -178,12 +279,32 @@ lamina_status json_read_splitter(builder *b, const jp *at, lamina_error *err)
         step.behavior = SPLIT_ISOLATED;
         TRY(jp_member(at, "behavior", &found, &value, err));
         if (found) TRY(read_behavior(b, at, &step.behavior, err));
+    } else if (is(&type, "Whitespace")) {
+        step.kind = SPLITTER_WORDS;
+    } else if (is(&type, "WhitespaceSplit")) {
+        step.kind = SPLITTER_SPACES;
+        step.behavior = SPLIT_REMOVED;
+    } else if (is(&type, "CharDelimiterSplit")) {
+        step.kind = SPLITTER_PATTERN;
+        step.behavior = SPLIT_REMOVED;
+        step.find.literal = true;
+        TRY(read_text(b, at, "delimiter", &step.find.source, err));
+        if (step.find.source.bytes == 0) return error_set(err, LAMINA_E_FORMAT, "%s: an empty delimiter", b->name);
+    } else if (is(&type, "FixedLength")) {
+        TRY(read_length(b, at, &step, err));
     }
     if (step.kind == SPLITTER_KINDS) return unsupported_type(b, "pre-tokenizer", &type, err);
     return builder_splitter(b, &step, err);
 }
 
 /* ---- decoders ----------------------------------------------------------------------------------------------- */
+
+static bool is_fused(const tokenizer *t)
+{
+    for (uint32_t i = 0; i < t->n_decoders; i++)
+        if (t->decoders[i].kind == DECODE_FUSE) return true;
+    return false;
+}
 
 static lamina_status read_strip(builder *b, const jp *at, decoder_step *step, lamina_error *err)
 {
@@ -192,11 +313,54 @@ static lamina_status read_strip(builder *b, const jp *at, decoder_step *step, la
     TRY(read_count(at, "stop", &stop, err));
     TRY(read_text(b, at, "content", &step->content, err));
     step->kind = DECODE_STRIP;
-    bool fused = false;
-    for (uint32_t i = 0; i < b->t->n_decoders; i++) fused |= b->t->decoders[i].kind == DECODE_FUSE;
-    if (!fused || start != 1 || stop != 0)
+    if (is_fused(b->t) && (start != 1 || stop != 0))
         return error_set(err, LAMINA_E_UNSUPPORTED,
-                         "%s: decoder \"Strip\" is supported after Fuse, with start 1 and stop 0", b->name);
+                         "%s: decoder \"Strip\" after Fuse is supported with start 1 and stop 0", b->name);
+    if (start < 0 || stop < 0 || start > UINT32_MAX || stop > UINT32_MAX || step->content.bytes == 0)
+        return error_set(err, LAMINA_E_FORMAT, "%s: decoder \"Strip\" of \"%s\", %lld and %lld", b->name,
+                         step->content.data, (long long)start, (long long)stop);
+    step->start = (uint32_t)start;
+    step->stop = (uint32_t)stop;
+    return LAMINA_OK;
+}
+
+static lamina_status read_decoder_replace(builder *b, const jp *at, decoder_step *step, lamina_error *err)
+{
+    pattern p = {0};
+    TRY(read_pattern(b, at, &p, err));
+    TRY(read_text(b, at, "content", &step->content, err));
+    if (!p.literal)
+        return error_set(err, LAMINA_E_UNSUPPORTED, "%s: decoder \"Replace\" with a Regex is not supported", b->name);
+    if (is_fused(b->t) && utf8_length(p.source.data[0]) != p.source.bytes)
+        return error_set(err, LAMINA_E_UNSUPPORTED,
+                         "%s: decoder \"Replace\" after Fuse is supported for a single character", b->name);
+    step->kind = DECODE_REPLACE;
+    step->find = p.source;
+    return LAMINA_OK;
+}
+
+/* Decoders that treat piece by piece what begins, continues or ends a word. */
+static lamina_status read_word_decoder(builder *b, const jp *at, const type_name *type, decoder_step *step,
+                                       lamina_error *err)
+{
+    if (is(type, "Metaspace")) {
+        splitter_step like = {0};
+        bool split;
+        TRY(read_metaspace(b, at, "decoder", &like, &split, err));
+        *step = (decoder_step){.kind = DECODE_METASPACE, .find = like.find.source};
+        step->first_bare = like.prepend != PREPEND_NEVER;
+    } else if (is(type, "WordPiece")) {
+        TRY(read_text(b, at, "prefix", &step->find, err));
+        TRY(read_bool(at, "cleanup", true, &step->cleanup, err));
+        step->kind = DECODE_WORDPIECE;
+    } else if (is(type, "BPEDecoder")) {
+        TRY(read_text(b, at, "suffix", &step->find, err));
+        if (step->find.bytes == 0) return error_set(err, LAMINA_E_FORMAT, "%s: an empty suffix", b->name);
+        step->kind = DECODE_WORD_END;
+    }
+    if (step->kind != DECODE_KINDS && is_fused(b->t))
+        return error_set(err, LAMINA_E_UNSUPPORTED, "%s: decoder \"%s\" after Fuse is not supported", b->name,
+                         type->data);
     return LAMINA_OK;
 }
 
@@ -206,24 +370,18 @@ lamina_status json_read_decoder(builder *b, const jp *at, lamina_error *err)
     TRY(read_type(b, at, "decoder", &type, err));
     if (is(&type, "Sequence")) return read_sequence(b, at, "decoders", json_read_decoder, err);
     decoder_step step = {.kind = DECODE_KINDS};
-    if (is(&type, "ByteLevel")) {
+    if (is(&type, "ByteLevel"))
         step.kind = DECODE_BYTES;
-    } else if (is(&type, "ByteFallback")) {
+    else if (is(&type, "ByteFallback"))
         step.kind = DECODE_BYTE_FALLBACK;
-    } else if (is(&type, "Fuse")) {
+    else if (is(&type, "Fuse"))
         step.kind = DECODE_FUSE;
-    } else if (is(&type, "Strip")) {
+    else if (is(&type, "Strip"))
         TRY(read_strip(b, at, &step, err));
-    } else if (is(&type, "Replace")) {
-        pattern p = {0};
-        TRY(read_pattern(b, at, &p, err));
-        TRY(read_text(b, at, "content", &step.content, err));
-        if (!p.literal)
-            return error_set(err, LAMINA_E_UNSUPPORTED, "%s: decoder \"Replace\" with a Regex is not supported",
-                             b->name);
-        step.kind = DECODE_REPLACE;
-        step.find = p.source;
-    }
+    else if (is(&type, "Replace"))
+        TRY(read_decoder_replace(b, at, &step, err));
+    else
+        TRY(read_word_decoder(b, at, &type, &step, err));
     if (step.kind == DECODE_KINDS) return unsupported_type(b, "decoder", &type, err);
     return builder_decoder(b, &step, err);
 }

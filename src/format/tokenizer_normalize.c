@@ -132,6 +132,81 @@ static lamina_status strip(encoder *e, const normalizer_step *step, const char *
     return buffer_append(e->m, out, text + begin, end - begin, e->err);
 }
 
+/* ---- steps that look at one character at a time ------------------------------------------------------------- */
+
+/* Each gives the character that stands for `code`, or GONE. */
+#define GONE UINT32_MAX
+
+static uint32_t without_mark(uint32_t code)
+{
+    return unicode_is_mark(code) ? GONE : code;
+}
+
+static uint32_t without_nonspacing_mark(uint32_t code)
+{
+    return unicode_is_nonspacing_mark(code) ? GONE : code;
+}
+
+static uint32_t clean(uint32_t code)
+{
+    if (code == '\t' || code == '\n' || code == '\r') return ' ';
+    if (code == 0 || code == 0xfffd || unicode_is_other(code)) return GONE;
+    return unicode_is_space(code) ? ' ' : code;
+}
+
+/* As SentencePiece's nmt_nfkc rule treats controls, without the normalization form. */
+static uint32_t nmt(uint32_t code)
+{
+    if ((code >= 1 && code <= 8) || code == 0xb || (code >= 0xe && code <= 0x1f) || code == 0x7f || code == 0x8f ||
+        code == 0x9f)
+        return GONE;
+    bool space = code == 9 || code == 0xa || code == 0xc || code == 0xd || code == 0x1680 ||
+                 (code >= 0x200b && code <= 0x200f) || code == 0x2028 || code == 0x2029 || code == 0x2581 ||
+                 code == 0xfeff || code == 0xfffd;
+    return space ? ' ' : code;
+}
+
+static lamina_status map_chars(encoder *e, uint32_t (*map)(uint32_t), const char *text, size_t bytes, text_buffer *out)
+{
+    TRY(buffer_reserve(e->m, out, bytes, e->err)); /* no character becomes a longer one */
+    for (size_t at = 0; at < bytes;) {
+        uint32_t code;
+        at += utf8_read(text + at, bytes - at, &code);
+        code = map(code);
+        if (code != GONE) out->bytes += utf8_write(code, out->data + out->bytes);
+    }
+    return LAMINA_OK;
+}
+
+/* The blocks of ideographs that BERT's multilingual tokenizer sets apart (Devlin et al. 2018). */
+static bool is_set_apart(uint32_t c)
+{
+    return (c >= 0x4e00 && c <= 0x9fff) || (c >= 0x3400 && c <= 0x4dbf) || (c >= 0x20000 && c <= 0x2a6df) ||
+           (c >= 0x2a700 && c <= 0x2b73f) || (c >= 0x2b740 && c <= 0x2b81f) || (c >= 0x2b920 && c <= 0x2ceaf) ||
+           (c >= 0xf900 && c <= 0xfaff) || (c >= 0x2f800 && c <= 0x2fa1f);
+}
+
+static lamina_status space_ideographs(encoder *e, const char *text, size_t bytes, text_buffer *out)
+{
+    for (size_t at = 0; at < bytes;) {
+        uint32_t code;
+        size_t n = utf8_read(text + at, bytes - at, &code);
+        bool apart = is_set_apart(code);
+        if (apart) TRY(buffer_append(e->m, out, " ", 1, e->err));
+        TRY(buffer_append(e->m, out, text + at, n, e->err));
+        if (apart) TRY(buffer_append(e->m, out, " ", 1, e->err));
+        at += n;
+    }
+    return LAMINA_OK;
+}
+
+static lamina_status spell_bytes(encoder *e, const char *text, size_t bytes, text_buffer *out)
+{
+    TRY(buffer_reserve(e->m, out, bytes * 2, e->err));
+    for (size_t i = 0; i < bytes; i++) out->bytes += utf8_write(byte_to_char((uint8_t)text[i]), out->data + out->bytes);
+    return LAMINA_OK;
+}
+
 static lamina_status apply(encoder *e, const normalizer_step *step, const char *text, size_t bytes, text_buffer *out)
 {
     switch (step->kind) {
@@ -149,6 +224,16 @@ static lamina_status apply(encoder *e, const normalizer_step *step, const char *
         return buffer_append(e->m, out, text, bytes, e->err);
     case NORMALIZE_STRIP:
         return strip(e, step, text, bytes, out);
+    case NORMALIZE_STRIP_ACCENTS:
+        return map_chars(e, step->left ? without_nonspacing_mark : without_mark, text, bytes, out);
+    case NORMALIZE_CLEAN:
+        return map_chars(e, clean, text, bytes, out);
+    case NORMALIZE_SPACE_IDEOGRAPHS:
+        return space_ideographs(e, text, bytes, out);
+    case NORMALIZE_NMT:
+        return map_chars(e, nmt, text, bytes, out);
+    case NORMALIZE_BYTE_CHARS:
+        return spell_bytes(e, text, bytes, out);
     case NORMALIZE_KINDS:
         break;
     }

@@ -6,12 +6,15 @@
  *
  * A piece is its text and the same as patterns see it: of equal length, with stand-ins for characters that PCRE2's
  * Unicode tables may not know yet. Both are one pointer for nearly every text. */
+#include <string.h>
+
 #include "format/tokenizer_internal.h"
 #include "format/tokenizer_unicode.h"
 
 typedef struct piece {
     const char *text, *seen; /* [bytes] */
     size_t bytes;
+    bool first; /* begins where the whole text does */
 } piece;
 
 static lamina_status run_step(encoder *e, uint32_t step, piece p);
@@ -31,7 +34,11 @@ typedef struct cutter {
 static lamina_status cut(cutter *c, size_t begin, size_t end)
 {
     if (begin == end) return LAMINA_OK;
-    return run_step(c->e, c->next, (piece){c->whole.text + begin, c->whole.seen + begin, end - begin});
+    return run_step(c->e, c->next,
+                    (piece){.text = c->whole.text + begin,
+                            .seen = c->whole.seen + begin,
+                            .bytes = end - begin,
+                            .first = c->whole.first && begin == 0});
 }
 
 static lamina_status flush(cutter *c)
@@ -122,6 +129,39 @@ static lamina_status split_chars(cutter *c, bool (*is)(uint32_t))
     return flush(c);
 }
 
+/* Runs of \w and runs of neither \w nor white space; white space goes. */
+static lamina_status split_words(cutter *c)
+{
+    enum { SPACE, WORD, OTHER } last = SPACE, now;
+    size_t begin = 0, bytes = c->whole.bytes;
+    for (size_t at = 0; at < bytes;) {
+        uint32_t code;
+        size_t n = utf8_read(c->whole.text + at, bytes - at, &code);
+        now = unicode_is_space(code) ? SPACE : unicode_is_word(code) ? WORD : OTHER;
+        if (now != last) {
+            if (last != SPACE) TRY(cut(c, begin, at));
+            begin = at;
+            last = now;
+        }
+        at += n;
+    }
+    return last != SPACE ? cut(c, begin, bytes) : LAMINA_OK;
+}
+
+static lamina_status split_length(cutter *c, uint32_t length)
+{
+    size_t begin = 0, bytes = c->whole.bytes;
+    uint32_t n = 0;
+    for (size_t at = 0; at < bytes;) {
+        at += utf8_length(c->whole.text[at]);
+        if (++n < length) continue;
+        TRY(cut(c, begin, at));
+        begin = at;
+        n = 0;
+    }
+    return cut(c, begin, bytes);
+}
+
 /* ---- steps that change the text ----------------------------------------------------------------------------- */
 
 static lamina_status prefix_space(encoder *e, uint32_t step, piece p)
@@ -131,10 +171,38 @@ static lamina_status prefix_space(encoder *e, uint32_t step, piece p)
     b->bytes = seen->bytes = 0;
     TRY(buffer_append(e->m, b, " ", 1, e->err));
     TRY(buffer_append(e->m, b, p.text, p.bytes, e->err));
-    if (p.seen == p.text) return run_step(e, step + 1, (piece){b->data, b->data, b->bytes});
+    if (p.seen == p.text) return run_step(e, step + 1, (piece){b->data, b->data, b->bytes, p.first});
     TRY(buffer_append(e->m, seen, " ", 1, e->err));
     TRY(buffer_append(e->m, seen, p.seen, p.bytes, e->err));
-    return run_step(e, step + 1, (piece){b->data, seen->data, b->bytes});
+    return run_step(e, step + 1, (piece){b->data, seen->data, b->bytes, p.first});
+}
+
+static lamina_status mark_spaces(encoder *e, const char *text, size_t bytes, text_span mark, bool before,
+                                 text_buffer *out)
+{
+    out->bytes = 0;
+    if (before) TRY(buffer_append(e->m, out, mark.data, mark.bytes, e->err));
+    for (size_t at = 0; at < bytes;) {
+        const char *space = memchr(text + at, ' ', bytes - at);
+        size_t end = space ? (size_t)(space - text) : bytes;
+        TRY(buffer_append(e->m, out, text + at, end - at, e->err));
+        if (space) TRY(buffer_append(e->m, out, mark.data, mark.bytes, e->err));
+        at = end + (space != NULL);
+    }
+    return LAMINA_OK;
+}
+
+static lamina_status metaspace(encoder *e, uint32_t step, piece p)
+{
+    const splitter_step *s = &e->t->splitters[step];
+    text_span mark = s->find.source;
+    bool begins = p.text[0] == ' ' || (p.bytes >= mark.bytes && memcmp(p.text, mark.data, mark.bytes) == 0);
+    bool before = !begins && (s->prepend == PREPEND_ALWAYS || (s->prepend == PREPEND_FIRST && p.first));
+    text_buffer *b = &e->step[step], *seen = &e->seen[step];
+    TRY(mark_spaces(e, p.text, p.bytes, mark, before, b));
+    if (p.seen == p.text) return run_step(e, step + 1, (piece){b->data, b->data, b->bytes, p.first});
+    TRY(mark_spaces(e, p.seen, p.bytes, mark, before, seen));
+    return run_step(e, step + 1, (piece){b->data, seen->data, b->bytes, p.first});
 }
 
 static lamina_status byte_chars(encoder *e, uint32_t step, piece p)
@@ -143,17 +211,31 @@ static lamina_status byte_chars(encoder *e, uint32_t step, piece p)
     b->bytes = 0;
     TRY(buffer_reserve(e->m, b, p.bytes * 2, e->err));
     for (size_t i = 0; i < p.bytes; i++) b->bytes += utf8_write(byte_to_char((uint8_t)p.text[i]), b->data + b->bytes);
-    return run_step(e, step + 1, (piece){b->data, b->data, b->bytes});
+    return run_step(e, step + 1, (piece){b->data, b->data, b->bytes, p.first});
+}
+
+static lamina_status encode_word(encoder *e, const char *text, size_t bytes)
+{
+    switch (e->t->kind) {
+    case MODEL_BPE:
+        return bpe_encode(e, text, bytes);
+    case MODEL_WORDPIECE:
+    case MODEL_WORDLEVEL:
+        return words_encode(e, text, bytes);
+    case MODEL_KINDS:
+        break;
+    }
+    return error_set(e->err, LAMINA_E_UNSUPPORTED, "unknown model %d", (int)e->t->kind);
 }
 
 static lamina_status to_model(encoder *e, const char *text, size_t bytes)
 {
-    if (!e->t->byte_chars) return bpe_encode(e, text, bytes);
+    if (!e->t->byte_chars) return encode_word(e, text, bytes);
     e->bytes.bytes = 0;
     TRY(buffer_reserve(e->m, &e->bytes, bytes, e->err));
     if (!bytes_from_alphabet(text, bytes, e->bytes.data, &e->bytes.bytes))
         return error_set(e->err, LAMINA_E_UNSUPPORTED, "a piece is not spelt in the byte alphabet");
-    return bpe_encode(e, e->bytes.data, e->bytes.bytes);
+    return encode_word(e, e->bytes.data, e->bytes.bytes);
 }
 
 static lamina_status run_step(encoder *e, uint32_t step, piece p)
@@ -172,6 +254,14 @@ static lamina_status run_step(encoder *e, uint32_t step, piece p)
         return prefix_space(e, step, p);
     case SPLITTER_BYTE_CHARS:
         return byte_chars(e, step, p);
+    case SPLITTER_SPACES:
+        return split_chars(&c, unicode_is_space);
+    case SPLITTER_WORDS:
+        return split_words(&c);
+    case SPLITTER_LENGTH:
+        return split_length(&c, s->length);
+    case SPLITTER_METASPACE:
+        return metaspace(e, step, p);
     case SPLITTER_KINDS:
         break;
     }
@@ -205,5 +295,5 @@ lamina_status pretokenize(encoder *e, const char *text, size_t bytes)
     const char *seen = text;
     if (bytes == 0) return LAMINA_OK;
     if (e->t->n_splitters) TRY(see(e, text, bytes, &seen));
-    return run_step(e, 0, (piece){text, seen, bytes});
+    return run_step(e, 0, (piece){text, seen, bytes, e->at_begin});
 }

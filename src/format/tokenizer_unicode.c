@@ -155,6 +155,24 @@ bool unicode_is_punctuation(uint32_t c)
     return k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO;
 }
 
+bool unicode_is_mark(uint32_t c)
+{
+    if (c < 0x300) return false;
+    utf8proc_category_t k = category(c);
+    return k == UTF8PROC_CATEGORY_MN || k == UTF8PROC_CATEGORY_MC || k == UTF8PROC_CATEGORY_ME;
+}
+
+bool unicode_is_nonspacing_mark(uint32_t c)
+{
+    return c >= 0x300 && category(c) == UTF8PROC_CATEGORY_MN;
+}
+
+bool unicode_is_other(uint32_t c)
+{
+    utf8proc_category_t k = category(c);
+    return k == UTF8PROC_CATEGORY_CC || k == UTF8PROC_CATEGORY_CF || k == UTF8PROC_CATEGORY_CO;
+}
+
 /* Printable bytes stand for themselves; the other 68 are numbered from U+0100 in order (Radford et al. 2019, GPT-2's
  * encoder). Those are 0..0x20 (33), 0x7f..0xa0 (34) and 0xad (1). */
 uint32_t byte_to_char(uint8_t b)

@@ -29,6 +29,9 @@ bool unicode_is_space(uint32_t code);       /* White_Space */
 bool unicode_is_word(uint32_t code);        /* \w of Rust's regex: Alphabetic, M, Nd, Pc, Join_Control */
 bool unicode_is_numeric(uint32_t code);     /* N: Nd, Nl, No */
 bool unicode_is_punctuation(uint32_t code); /* ASCII punctuation or P */
+bool unicode_is_mark(uint32_t code);        /* M: Mn, Mc, Me */
+bool unicode_is_nonspacing_mark(uint32_t code);
+bool unicode_is_other(uint32_t code); /* Cc, Cf, Co */
 
 /* Characters that the tables of PCRE2 or utf8proc may be too old for, and for each a stand-in of the same category and
  * UTF-8 length (tokenizer_later.c). */
