@@ -1,6 +1,6 @@
 /* Owns the checkpoint: its list of files, its directory of tensors, and the rules that every directory must keep, whoever
  * wrote it. Promises that after checkpoint_seal() each tensor's extent lies inside its file, shares no byte with
- * another's and is as long as its shape and type say, so that those who read weights check nothing again.
+ * another's (where the format does not allow it) and is as long as its shape and type say, so that those who read weights check nothing again.
  *
  * Names live in an arena, the two lists grow by doubling: a directory of a hundred thousand tensors is sorted twice and
  * never searched line by line. */
@@ -85,6 +85,18 @@ lamina_status checkpoint_add_tensor(checkpoint *c, const tensor *t, lamina_error
     }
     c->tensors[c->n_tensors++] = copy;
     return LAMINA_OK;
+}
+
+bool tensor_set_shape(tensor *t, const uint64_t *dims, uint32_t n)
+{
+    uint32_t folded = n > TENSOR_MAX_DIMS ? n - TENSOR_MAX_DIMS : 0;
+    t->n_dims = n - folded;
+    for (uint32_t i = 0; i < t->n_dims; i++) t->shape[i] = dims[folded + i];
+    for (uint32_t i = 0; i < folded; i++) {
+        if (dims[i] && t->shape[0] > UINT64_MAX / dims[i]) return false;
+        t->shape[0] *= dims[i];
+    }
+    return true;
 }
 
 /* ---- sealing -------------------------------------------------------------------------------------------------- */
@@ -192,7 +204,7 @@ lamina_status checkpoint_seal(checkpoint *c, lamina_error *err)
                              t->name, file_name(c, t[-1].file));
         TRY(check_tensor(c, t, err));
     }
-    return c->n_files ? check_overlaps(c, err) : LAMINA_OK;
+    return c->n_files && !c->shares ? check_overlaps(c, err) : LAMINA_OK;
 }
 
 const tensor *checkpoint_find(const checkpoint *c, const char *name)
@@ -210,7 +222,7 @@ static bool ends_with(const char *text, const char *end)
     return n >= k && memcmp(text + n - k, end, k) == 0;
 }
 
-/* One .safetensors file of a folder stands for the folder, if the folder's checkpoint is made of it. */
+/* One .safetensors or .bin file of a folder stands for the folder, if the folder's checkpoint is made of it. */
 static lamina_status open_beside(memory *m, const char *path, checkpoint **out, lamina_error *err)
 {
     const char *slash = strrchr(path, '/');
@@ -235,15 +247,18 @@ static lamina_status open_beside(memory *m, const char *path, checkpoint **out, 
 
 static lamina_status refuse_file(const char *path, lamina_error *err)
 {
-    static const char *const pickles[] = {".bin", ".pt", ".pth", ".ckpt", ".pkl"};
+    static const char *const pickles[] = {".pt", ".pth", ".ckpt", ".pkl"};
     for (size_t i = 0; i < sizeof pickles / sizeof *pickles; i++) {
         if (ends_with(path, pickles[i]))
             return error_set(err, LAMINA_E_UNSUPPORTED,
-                             "%s: a PyTorch pickle, which may run code and is never opened: convert it to safetensors",
+                             "%s: a PyTorch pickle of unknown layout: expected a Hugging Face folder (config.json with "
+                             "safetensors or pytorch_model.bin)",
                              path);
     }
     return error_set(err, LAMINA_E_FORMAT,
-                     "%s: expected a folder with config.json and safetensors, a GGUF file or a config.json", path);
+                     "%s: expected a folder with config.json and safetensors (or pytorch_model.bin), a GGUF file or a "
+                     "config.json",
+                     path);
 }
 
 lamina_status checkpoint_open(memory *m, const char *path, checkpoint **out, lamina_error *err)
@@ -260,7 +275,7 @@ lamina_status checkpoint_open(memory *m, const char *path, checkpoint **out, lam
         return error_set(err, LAMINA_E_IO, "%s: reading: %s", path, os_error_text((int)-n, text, sizeof text));
     }
     if ((n == 4 && memcmp(magic, "GGUF", 4) == 0) || ends_with(path, ".gguf")) return gguf_open(m, path, out, err);
-    if (ends_with(path, ".safetensors")) return open_beside(m, path, out, err);
+    if (ends_with(path, ".safetensors") || ends_with(path, ".bin")) return open_beside(m, path, out, err);
     if (ends_with(path, ".json")) return huggingface_open_config(m, path, out, err);
     return refuse_file(path, err);
 }

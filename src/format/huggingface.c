@@ -1,6 +1,6 @@
 /* Owns the opening of Hugging Face folders. Promises that which files are the weights is decided by their names and the
  * index alone, before any is read, as transformers decides it; that an index cannot reach outside its folder; and that a
- * folder which is something else (pickles, an adapter, a pipeline) is refused by what it is. */
+ * folder which is something else (a publisher's own layout, an adapter, a pipeline) is refused by what it is. */
 #include "format/huggingface.h"
 
 #include <inttypes.h>
@@ -11,11 +11,26 @@
 #include "base/os.h"
 #include "format/jsonio.h"
 #include "format/jsonpull.h"
+#include "format/pytorch.h"
 #include "format/safetensors.h"
 
 enum { INDEX_LIMIT = 256 << 20 }; /* bytes */
-#define INDEX_NAME  "model.safetensors.index.json"
-#define SINGLE_NAME "model.safetensors"
+
+/* The forms that weights come in. */
+typedef struct form {
+    const char *begin, *end;    /* of the names of its files */
+    const char *single, *index; /* the names that transformers gives */
+    const char *index_end;
+    lamina_status (*read)(checkpoint *c, const char *path, const char *name, lamina_error *err);
+} form;
+
+enum { SAFETENSORS, PYTORCH, N_FORMS };
+static const form forms[N_FORMS] = {
+    [SAFETENSORS] = {"", ".safetensors", "model.safetensors", "model.safetensors.index.json", ".safetensors.index.json",
+                     safetensors_read},
+    [PYTORCH] = {"pytorch_model", ".bin", "pytorch_model.bin", "pytorch_model.bin.index.json", ".bin.index.json",
+                 pytorch_read},
+};
 
 static lamina_status memory_status(const lamina_error *err)
 {
@@ -47,13 +62,17 @@ static const char *join(arena *a, const char *folder, const char *name, lamina_e
 /* ---- what the folder holds ------------------------------------------------------------------------------------- */
 
 /* Names of interest; NULL: absent. Of several the first in sorted order is kept, and how many there were. */
+typedef struct holding {
+    const char *single, *index;      /* by transformers' names */
+    const char *other_index, *other; /* of other names */
+    unsigned n_other_index, n_other;
+} holding;
+
 typedef struct listing {
     arena *names;
     bool config, adapter, pipeline;
-    const char *single, *index;      /* model.safetensors, model.safetensors.index.json */
-    const char *other_index, *other; /* of other names */
-    unsigned n_other_index, n_other;
-    const char *consolidated, *pickle, *gguf;
+    holding of[N_FORMS];
+    const char *consolidated, *foreign, *gguf;
 } listing;
 
 static lamina_status keep(listing *l, const char **first, const char *name, lamina_error *err)
@@ -63,12 +82,24 @@ static lamina_status keep(listing *l, const char **first, const char *name, lami
     return *first ? LAMINA_OK : memory_status(err);
 }
 
-/* Weights that only another program reads: pickles, TensorFlow's and Flax's files. */
+/* Weights that only another program reads: TensorFlow's, Flax's and other files. */
 static bool is_foreign_weights(const char *name)
 {
-    return (starts_with(name, "pytorch_model") && (ends_with(name, ".bin") || ends_with(name, ".bin.index.json"))) ||
-           ends_with(name, ".pth") || (starts_with(name, "model") && ends_with(name, ".pt")) ||
+    return ends_with(name, ".pth") || (starts_with(name, "model") && ends_with(name, ".pt")) ||
            starts_with(name, "tf_model") || starts_with(name, "flax_model");
+}
+
+static lamina_status list_weights(listing *l, size_t which, const char *name, bool *mine, lamina_error *err)
+{
+    const form *f = &forms[which];
+    holding *h = &l->of[which];
+    bool index = ends_with(name, f->index_end);
+    *mine = starts_with(name, f->begin) && (index || ends_with(name, f->end));
+    if (!*mine) return LAMINA_OK;
+    if (strcmp(name, f->single) == 0) return keep(l, &h->single, name, err);
+    if (strcmp(name, f->index) == 0) return keep(l, &h->index, name, err);
+    *(index ? &h->n_other_index : &h->n_other) += 1;
+    return keep(l, index ? &h->other_index : &h->other, name, err);
 }
 
 static lamina_status list_name(void *user, const char *name, lamina_error *err)
@@ -78,21 +109,13 @@ static lamina_status list_name(void *user, const char *name, lamina_error *err)
     if (starts_with(name, "adapter_config.json") || starts_with(name, "adapter_model.")) l->adapter = true;
     if (strcmp(name, "model_index.json") == 0) l->pipeline = true;
     if (starts_with(name, "adapter_model.")) return LAMINA_OK;
-    if (strcmp(name, SINGLE_NAME) == 0) return keep(l, &l->single, name, err);
-    if (strcmp(name, INDEX_NAME) == 0) return keep(l, &l->index, name, err);
     if (starts_with(name, "consolidated.") &&
         (ends_with(name, ".safetensors") || ends_with(name, ".safetensors.index.json") || ends_with(name, ".pth")))
         return keep(l, &l->consolidated, name, err);
-    if (ends_with(name, ".safetensors.index.json")) {
-        l->n_other_index++;
-        return keep(l, &l->other_index, name, err);
-    }
-    if (ends_with(name, ".safetensors")) {
-        l->n_other++;
-        return keep(l, &l->other, name, err);
-    }
     if (ends_with(name, ".gguf")) return keep(l, &l->gguf, name, err);
-    return is_foreign_weights(name) ? keep(l, &l->pickle, name, err) : LAMINA_OK;
+    bool mine = false;
+    for (size_t i = 0; i < N_FORMS && !mine; i++) TRY(list_weights(l, i, name, &mine, err));
+    return !mine && is_foreign_weights(name) ? keep(l, &l->foreign, name, err) : LAMINA_OK;
 }
 
 static lamina_status refuse_folder(const char *folder, const listing *l, lamina_error *err)
@@ -110,11 +133,12 @@ static lamina_status refuse_folder(const char *folder, const listing *l, lamina_
     if (l->consolidated)
         return error_set(err, LAMINA_E_UNSUPPORTED,
                          "%s: weights only as %s, their publisher's own layout: the Hugging Face layout is needed "
-                         "(config.json and model*.safetensors)",
+                         "(config.json and model*.safetensors or pytorch_model*.bin); transformers has a script that "
+                         "converts (convert_*_weights_to_hf.py)",
                          folder, l->consolidated);
-    if (l->pickle)
+    if (l->foreign)
         return error_set(err, LAMINA_E_UNSUPPORTED,
-                         "%s: weights only as %s, which is never opened: safetensors are needed", folder, l->pickle);
+                         "%s: weights only as %s: safetensors are needed (or pytorch_model.bin)", folder, l->foreign);
     return error_set(err, LAMINA_E_FORMAT, "%s: no config.json in this folder", folder);
 }
 
@@ -129,6 +153,7 @@ typedef struct placed { /* one line of the weight_map */
 typedef struct index_map {
     memory *m;
     arena *names;
+    const form *of;
     const char *folder, *path;
     placed *lines;
     size_t n, room;
@@ -154,16 +179,16 @@ static lamina_status check_shard_name(const index_map *x, const char *of, jp_tex
         unsigned char c = (unsigned char)shard.data[i];
         plain = plain && c >= 0x20 && c != 0x7f && c != '/' && c != '\\';
     }
-    static const char end[] = ".safetensors";
-    size_t k = sizeof end - 1;
+    const char *end = x->of->end;
+    size_t k = strlen(end);
     int shown = shard.bytes > 200 ? 200 : (int)shard.bytes;
     if (!plain)
         return error_set(err, LAMINA_E_FORMAT,
                          "%s: tensor %s: the file \"%.*s\" is not a plain name of a file in this folder", x->path, of,
                          shown, shard.data);
     if (shard.bytes <= k || memcmp(shard.data + shard.bytes - k, end, k) != 0)
-        return error_set(err, LAMINA_E_FORMAT, "%s: tensor %s: the file \"%.*s\" is not named *.safetensors", x->path,
-                         of, shown, shard.data);
+        return error_set(err, LAMINA_E_FORMAT, "%s: tensor %s: the file \"%.*s\" is not named *%s", x->path, of, shown,
+                         shard.data, end);
     return LAMINA_OK;
 }
 
@@ -250,7 +275,7 @@ static lamina_status read_shards(checkpoint *c, index_map *x, lamina_error *err)
         if (!os_exists(path))
             return error_set(err, LAMINA_E_IO, "%s: the file %s that it names is missing from the folder", x->path,
                              line->shard);
-        TRY(safetensors_read(c, path, line->shard, err));
+        TRY(x->of->read(c, path, line->shard, err));
         line->file = c->n_files - 1;
     }
     qsort(x->lines, x->n, sizeof *x->lines, by_tensor);
@@ -278,10 +303,10 @@ static lamina_status follow_index(checkpoint *c, index_map *x, lamina_error *err
     return LAMINA_OK;
 }
 
-static lamina_status open_index(checkpoint *c, const char *folder, const char *name, arena *scratch, lamina_error *err)
+static lamina_status open_index(checkpoint *c, const form *of, const char *name, arena *scratch, lamina_error *err)
 {
-    index_map x = {.m = c->m, .names = scratch, .folder = folder};
-    x.path = join(scratch, folder, name, err);
+    index_map x = {.m = c->m, .names = scratch, .of = of, .folder = c->path};
+    x.path = join(scratch, c->path, name, err);
     if (!x.path) return memory_status(err);
     lamina_status status = parse_index(&x, err);
     if (status == LAMINA_OK) status = read_shards(c, &x, err);
@@ -292,11 +317,11 @@ static lamina_status open_index(checkpoint *c, const char *folder, const char *n
 
 /* ---- the folder ------------------------------------------------------------------------------------------------- */
 
-/* The N of a name "...-00002-of-0000N.safetensors"; 1 for any other. */
-static unsigned long shards_by_name(const char *name)
+/* The N of a name "...-00002-of-0000N" and the form's end; 1 for any other. */
+static unsigned long shards_by_name(const form *of, const char *name)
 {
-    static const char pattern[] = "-#####-of-#####.safetensors";
-    size_t n = strlen(name), k = sizeof pattern - 1;
+    static const char pattern[] = "-#####-of-#####";
+    size_t n = strlen(name) - strlen(of->end), k = sizeof pattern - 1;
     if (n < k) return 1;
     const char *end = name + n - k;
     for (size_t i = 0; i < k; i++) {
@@ -305,27 +330,35 @@ static unsigned long shards_by_name(const char *name)
     return strtoul(end + 10, NULL, 10);
 }
 
-static lamina_status open_weights(checkpoint *c, const char *folder, const listing *l, lamina_error *err)
+static lamina_status open_weights(checkpoint *c, const form *of, const holding *h, arena *scratch, lamina_error *err)
 {
-    const char *one = l->single;
-    if (!one && !l->index && l->n_other_index > 1)
-        return error_set(err, LAMINA_E_UNSUPPORTED,
-                         "%s: %u indexes, for instance %s: expected " INDEX_NAME " or one alone", folder,
-                         l->n_other_index, l->other_index);
-    const char *index = one ? NULL : l->index ? l->index : l->other_index;
-    if (index) return open_index(c, folder, index, l->names, err);
-    if (!one && l->n_other > 1)
+    const char *one = h->single, *folder = c->path;
+    if (!one && !h->index && h->n_other_index > 1)
+        return error_set(err, LAMINA_E_UNSUPPORTED, "%s: %u indexes, for instance %s: expected %s or one alone", folder,
+                         h->n_other_index, h->other_index, of->index);
+    const char *index = one ? NULL : h->index ? h->index : h->other_index;
+    if (index) return open_index(c, of, index, scratch, err);
+    if (!one && h->n_other > 1)
         return error_set(err, LAMINA_E_FORMAT,
-                         "%s: %u safetensors files, for instance %s, but no " INDEX_NAME " to say how they belong "
-                         "together",
-                         folder, l->n_other, l->other);
-    if (!one) one = l->other;
-    unsigned long shards = shards_by_name(one);
+                         "%s: %u %s files, for instance %s, but no %s to say how they belong together", folder,
+                         h->n_other, of->end + 1, h->other, of->index);
+    if (!one) one = h->other;
+    unsigned long shards = shards_by_name(of, one);
     if (shards > 1)
-        return error_set(err, LAMINA_E_FORMAT, "%s: %s is one of %lu files, but there is no " INDEX_NAME, folder, one,
-                         shards);
-    const char *path = join(l->names, folder, one, err);
-    return path ? safetensors_read(c, path, one, err) : memory_status(err);
+        return error_set(err, LAMINA_E_FORMAT, "%s: %s is one of %lu files, but there is no %s", folder, one, shards,
+                         of->index);
+    const char *path = join(scratch, folder, one, err);
+    return path ? of->read(c, path, one, err) : memory_status(err);
+}
+
+/* The form to read: the first that has a name that transformers gives, else the first that has any; N_FORMS: none. */
+static size_t choose(const listing *l)
+{
+    for (size_t i = 0; i < N_FORMS; i++)
+        if (l->of[i].single || l->of[i].index) return i;
+    for (size_t i = 0; i < N_FORMS; i++)
+        if (l->of[i].other || l->of[i].other_index) return i;
+    return N_FORMS;
 }
 
 static lamina_status read_configs(checkpoint *c, const char *folder, arena *scratch, lamina_error *err)
@@ -341,13 +374,14 @@ static lamina_status read_configs(checkpoint *c, const char *folder, arena *scra
 static lamina_status open_listed(memory *m, const char *folder, listing *l, checkpoint **out, lamina_error *err)
 {
     TRY(os_list_dir(folder, list_name, l, err));
-    bool weights = l->single || l->index || l->other_index || l->other;
-    bool something_else = l->adapter || l->gguf || l->consolidated || l->pickle;
+    size_t which = choose(l);
+    bool weights = which < N_FORMS;
+    bool something_else = l->adapter || l->gguf || l->consolidated || l->foreign;
     if (!l->config || (!weights && something_else)) return refuse_folder(folder, l, err);
     checkpoint *c = checkpoint_new(m, weights ? CHECKPOINT_HF : CHECKPOINT_CONFIG, folder, err);
     if (!c) return memory_status(err);
     lamina_status status = read_configs(c, folder, l->names, err);
-    if (status == LAMINA_OK && weights) status = open_weights(c, folder, l, err);
+    if (status == LAMINA_OK && weights) status = open_weights(c, &forms[which], &l->of[which], l->names, err);
     if (status == LAMINA_OK) status = checkpoint_seal(c, err);
     if (status == LAMINA_OK) {
         *out = c;

@@ -53,14 +53,8 @@ static lamina_status read_shape(const reading *r, entry *e, jp *p, lamina_error 
                              DIMS_LIMIT);
         TRY(read_count(r, t->name, "shape", &in, &dims[n++], err));
     }
-    uint32_t folded = n > TENSOR_MAX_DIMS ? n - TENSOR_MAX_DIMS : 0;
-    t->n_dims = n - folded;
-    for (uint32_t i = 0; i < t->n_dims; i++) t->shape[i] = dims[folded + i];
-    for (uint32_t i = 0; i < folded; i++) {
-        if (dims[i] && t->shape[0] > UINT64_MAX / dims[i])
-            return error_set(err, LAMINA_E_FORMAT, "%s: tensor %s: more than 64 bits of elements", r->path, t->name);
-        t->shape[0] *= dims[i];
-    }
+    if (!tensor_set_shape(t, dims, n))
+        return error_set(err, LAMINA_E_FORMAT, "%s: tensor %s: more than 64 bits of elements", r->path, t->name);
     return LAMINA_OK;
 }
 

@@ -86,11 +86,14 @@ static void what_is_something_else(void)
     } cases[] = {
         {{NULL}, "no config.json", LAMINA_E_FORMAT},
         {{"tokenizer.json"}, "no config.json", LAMINA_E_FORMAT},
-        {{"config.json", "pytorch_model.bin"}, "pytorch_model.bin, which is never opened", LAMINA_E_UNSUPPORTED},
-        {{"config.json", "pytorch_model-00001-of-00002.bin"}, "safetensors are needed", LAMINA_E_UNSUPPORTED},
+        {{"config.json", "pytorch_model.bin"}, "pytorch_model.bin: begins otherwise", LAMINA_E_FORMAT},
+        {{"config.json", "pytorch_model-00001-of-00002.bin"}, "is one of 2 files", LAMINA_E_FORMAT},
+        {{"config.json", "pytorch_model.bin", "model.safetensors"}, "model.safetensors", LAMINA_E_FORMAT},
+        {{"config.json", "training_args.bin", "model.pt"}, "weights only as model.pt", LAMINA_E_UNSUPPORTED},
         {{"config.json", "tf_model.h5"}, "safetensors are needed", LAMINA_E_UNSUPPORTED},
         {{"config.json", "model.gguf"}, "open the GGUF file itself", LAMINA_E_UNSUPPORTED},
         {{"params.json", "consolidated.00.pth"}, "Hugging Face layout is needed", LAMINA_E_UNSUPPORTED},
+        {{"config.json", "consolidated.00.pth"}, "convert_*_weights_to_hf.py", LAMINA_E_UNSUPPORTED},
         {{"config.json", "consolidated.safetensors"}, "Hugging Face layout is needed", LAMINA_E_UNSUPPORTED},
         {{"adapter_config.json", "adapter_model.safetensors"}, "an adapter", LAMINA_E_UNSUPPORTED},
         {{"config.json", "adapter_config.json", "adapter_model.safetensors"}, "an adapter", LAMINA_E_UNSUPPORTED},
@@ -104,7 +107,7 @@ static void what_is_something_else(void)
         folder_empty(&f);
     }
     write_text(&f, "model.pth", "PK");
-    expect_refusal(in(&f, "model.pth"), LAMINA_E_UNSUPPORTED, "pickle");
+    expect_refusal(in(&f, "model.pth"), LAMINA_E_UNSUPPORTED, "a PyTorch pickle of unknown layout");
     write_text(&f, "model.gguf", "PK");
     expect_refusal(in(&f, "model.gguf"), LAMINA_E_FORMAT, "model.gguf");
     write_text(&f, "notes.txt", "hello");
