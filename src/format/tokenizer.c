@@ -26,7 +26,6 @@ void tokenizer_free(tokenizer *t)
     mem_free(t->m, t->bpe.pair_table);
     mem_free(t->m, t->before);
     mem_free(t->m, t->after);
-    mem_free(t->m, t->chat_template);
     pcre2_general_context_free(t->general);
     arena_free(t->strings);
     mem_free(t->m, t);
@@ -45,11 +44,6 @@ int32_t tokenizer_bos(const tokenizer *t)
 int32_t tokenizer_eos(const tokenizer *t)
 {
     return t->eos;
-}
-
-const char *tokenizer_chat_template(const tokenizer *t)
-{
-    return t->chat_template;
 }
 
 /* ---- encoding ----------------------------------------------------------------------------------------------- */
@@ -209,21 +203,30 @@ static lamina_status no_tokenizer(const char *folder, lamina_error *err)
 lamina_status tokenizer_from_folder(memory *m, const char *path, tokenizer **out, lamina_error *err)
 {
     *out = NULL;
-    char *json = NULL, *config = NULL, *chat = NULL;
-    tokenizer_files files = {0};
-    lamina_status status = read_if_there(m, path, "tokenizer.json", MAX_TOKENIZER_FILE, &json, &files.json_bytes, err);
-    if (status == LAMINA_OK && !json) return no_tokenizer(path, err);
-    if (status == LAMINA_OK)
-        status = read_if_there(m, path, "tokenizer_config.json", MAX_CONFIG_FILE, &config, &files.config_bytes, err);
-    if (status == LAMINA_OK)
-        status = read_if_there(m, path, "chat_template.jinja", MAX_CONFIG_FILE, &chat, &files.chat_bytes, err);
-    files.json = json;
-    files.config = config;
-    files.chat = chat;
-    if (status == LAMINA_OK) status = tokenizer_read_json(m, &files, out, err);
-    mem_free(m, json);
-    mem_free(m, config);
-    mem_free(m, chat);
+    tokenizer_files f = {0};
+    const struct {
+        const char *name;
+        size_t limit, *bytes;
+        const char **text;
+    } wanted[] = {
+        {"tokenizer.json", MAX_TOKENIZER_FILE, &f.json_bytes, &f.json},
+        {"tokenizer_config.json", MAX_CONFIG_FILE, &f.config_bytes, &f.config},
+        {"special_tokens_map.json", MAX_CONFIG_FILE, &f.special_bytes, &f.special},
+        {"config.json", MAX_CONFIG_FILE, &f.model_bytes, &f.model},
+        {"chat_template.jinja", MAX_CONFIG_FILE, &f.chat_bytes, &f.chat},
+        {"chat_template.json", MAX_CONFIG_FILE, &f.chat_json_bytes, &f.chat_json},
+        {"additional_chat_templates/tool_use.jinja", MAX_CONFIG_FILE, &f.tool_use_bytes, &f.tool_use},
+    };
+    enum { WANTED = sizeof wanted / sizeof *wanted };
+    char *texts[WANTED] = {NULL};
+    lamina_status status = LAMINA_OK;
+    for (size_t i = 0; i < WANTED && status == LAMINA_OK; i++) {
+        status = read_if_there(m, path, wanted[i].name, wanted[i].limit, &texts[i], wanted[i].bytes, err);
+        *wanted[i].text = texts[i];
+    }
+    if (status == LAMINA_OK && !f.json) status = no_tokenizer(path, err);
+    if (status == LAMINA_OK) status = tokenizer_read_json(m, &f, out, err);
+    for (size_t i = 0; i < WANTED; i++) mem_free(m, texts[i]);
     return status;
 }
 

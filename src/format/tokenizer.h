@@ -23,7 +23,15 @@ void tokenizer_free(tokenizer *t); /* NULL is allowed */
 uint32_t tokenizer_vocab(const tokenizer *t); /* ids are below this */
 int32_t tokenizer_bos(const tokenizer *t);    /* -1: none */
 int32_t tokenizer_eos(const tokenizer *t);
-const char *tokenizer_chat_template(const tokenizer *t); /* NULL: none */
+const char *tokenizer_chat_template(const tokenizer *t); /* the default one; NULL: none */
+
+/* Texts for chat templates, by name: spellings ("bos_token"), templates ("chat_template", "chat_template.tool_use"),
+ * "tokenizer_class", "model_type" (tokenizer_chat.c). They live as long as the tokenizer. */
+typedef struct tokenizer_text {
+    const char *name, *text;
+} tokenizer_text;
+const tokenizer_text *tokenizer_texts(const tokenizer *t, uint32_t *n);
+const char *tokenizer_find_text(const tokenizer *t, const char *name); /* NULL: none */
 
 /* flags: LAMINA_NO_SPECIAL, LAMINA_PLAIN. *ids is the caller's: mem_free(). text may hold any bytes: what is not
  * UTF-8 is treated as U+FFFD. */

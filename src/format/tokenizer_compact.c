@@ -2,7 +2,7 @@
  *
  * Little-endian, in one pass, without padding:
  *
- *   magic "LAMTOKEN", version, header words, steps, added tokens, template ids, chat template,
+ *   magic "LAMTOKEN", version, header words, steps, added tokens, template ids, named texts,
  *   offsets [n_ids + 1], flags [n_ids], pieces, merges [n_merges] of left, right, made (and whether its rank is that
  *   of the one before)
  *
@@ -15,7 +15,7 @@
 #include "format/tokenizer_unicode.h"
 
 static const char magic[8] = "LAMTOKEN";
-enum { VERSION = 2, NONE = -1 };
+enum { VERSION = 3, NONE = -1 };
 
 /* ---- writing ------------------------------------------------------------------------------------------------ */
 
@@ -90,8 +90,11 @@ static void put_added(writer *w, const tokenizer *t)
     for (uint32_t i = 0; i < t->n_before; i++) put_u32(w, t->before[i]);
     put_u32(w, t->n_after);
     for (uint32_t i = 0; i < t->n_after; i++) put_u32(w, t->after[i]);
-    put_u32(w, t->chat_template != NULL);
-    if (t->chat_template) put_span(w, (text_span){t->chat_template, (uint32_t)strlen(t->chat_template)});
+    put_u32(w, t->n_texts);
+    for (uint32_t i = 0; i < t->n_texts; i++) {
+        put_span(w, (text_span){t->texts[i].name, (uint32_t)strlen(t->texts[i].name)});
+        put_span(w, (text_span){t->texts[i].text, (uint32_t)strlen(t->texts[i].text)});
+    }
 }
 
 static int compare_words(const void *a, const void *b)
@@ -343,15 +346,16 @@ static lamina_status get_around(reader *r, uint32_t **list, uint32_t *n)
     return LAMINA_OK;
 }
 
-static lamina_status get_chat_template(reader *r)
+static lamina_status get_texts(reader *r)
 {
-    if (get_below(r, 2, "the chat template's flag") == 0) return LAMINA_OK;
-    uint32_t n = get_below(r, 1 << 24, "the chat template's length");
-    const unsigned char *p = take(r, n);
-    if (!p) return LAMINA_OK;
-    r->t->chat_template = mem_alloc(r->t->m, MEM_TOKENIZER, (size_t)n + 1, r->err);
-    if (!r->t->chat_template) return no_memory(r->err);
-    memcpy(r->t->chat_template, p, n);
+    uint32_t n = get_below(r, TOKEN_MAX_TEXTS + 1, "the number of named texts");
+    for (uint32_t i = 0; i < n && !r->bad; i++) {
+        text_span name = {0};
+        TRY(get_span(r, &name));
+        uint32_t bytes = get_below(r, TOKEN_MAX_TEXT + 1, "a named text's length");
+        const unsigned char *text = take(r, bytes);
+        if (text) TRY(tokenizer_set_text(r->t, name.data, (const char *)text, bytes, r->err));
+    }
     return LAMINA_OK;
 }
 
@@ -455,7 +459,7 @@ static lamina_status read_all(reader *r, uint64_t **pairs)
     TRY(get_added(r));
     TRY(get_around(r, &t->before, &t->n_before));
     TRY(get_around(r, &t->after, &t->n_after));
-    TRY(get_chat_template(r));
+    TRY(get_texts(r));
     TRY(get_vocabulary(r));
     check_ids(r);
     TRY(get_merges(r, pairs));

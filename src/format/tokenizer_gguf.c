@@ -177,7 +177,7 @@ static int32_t named_id(const builder *b, const gguf *g, const char *key)
 
 static lamina_status read_gguf(builder *b, const gguf *g, lamina_error *err)
 {
-    gguf_string model = {"", 0}, chat;
+    gguf_string model = {"", 0};
     gguf_text(g, "tokenizer.ggml.model", &model);
     if (model.bytes != 4 || memcmp(model.data, "gpt2", 4) != 0)
         return error_set(err, LAMINA_E_UNSUPPORTED, "%s: tokenizer.ggml.model \"%.*s\" is not supported", gguf_name,
@@ -192,15 +192,7 @@ static lamina_status read_gguf(builder *b, const gguf *g, lamina_error *err)
     gguf_bool(g, "tokenizer.ggml.add_eos_token", &eos);
     if (bos && b->t->bos >= 0) TRY(builder_around(b, true, b->t->bos, err));
     if (eos && b->t->eos >= 0) TRY(builder_around(b, false, b->t->eos, err));
-    if (!gguf_text(g, "tokenizer.chat_template", &chat)) return LAMINA_OK;
-    if (chat.bytes > 1 << 24)
-        return error_set(err, LAMINA_E_FORMAT, "%s: a chat template of %llu bytes", gguf_name,
-                         (unsigned long long)chat.bytes);
-    char *copy = mem_alloc(b->m, MEM_TOKENIZER, (size_t)chat.bytes + 1, err);
-    if (!copy) return no_memory(err);
-    memcpy(copy, chat.data, (size_t)chat.bytes);
-    b->t->chat_template = copy;
-    return LAMINA_OK;
+    return tokenizer_read_texts_gguf(b->t, g, err);
 }
 
 lamina_status tokenizer_from_gguf(memory *m, const gguf *g, tokenizer **out, lamina_error *err)

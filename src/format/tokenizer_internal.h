@@ -21,6 +21,9 @@ enum {
     TOKEN_MAX_PATTERN = 1 << 16, /* bytes of a regular expression or replacement */
     TOKEN_MAX_AFFIX = 32,        /* bytes of "##", "</w>" and their like */
     TOKEN_MAX_WORD = 1024,       /* characters of a word that WordPiece looks into */
+    TOKEN_MAX_TEXTS = 256,       /* special tokens and templates */
+    TOKEN_MAX_TEXT = 1 << 24,    /* bytes of one */
+    TOKEN_TEXT_NAME = 128,       /* bytes of its name and the NUL */
     TOKEN_MAX_PROBE = 4096       /* longer runs in a hash table are an attack, not a vocabulary */
 };
 
@@ -191,7 +194,8 @@ struct tokenizer {
     word_model words;
     uint32_t *before, *after; /* ids that the template puts around a text */
     int32_t bos, eos;
-    char *chat_template;
+    tokenizer_text *texts; /* [n_texts] of TOKEN_MAX_TEXTS, in `strings` */
+    uint32_t n_texts;
 };
 
 /* ---- growing text (tokenizer_build.c) ----------------------------------------------------------------------- */
@@ -344,13 +348,23 @@ bool added_next(const tokenizer *t, const matcher *mt, bool plain, const char *t
 
 /* ---- readers ------------------------------------------------------------------------------------------------ */
 
-/* tokenizer_json.c, tokenizer_json_steps.c. config: the text of tokenizer_config.json or NULL. chat: a template from
- * a file of its own or NULL. */
+/* Texts of files; NULL: absent. */
 typedef struct tokenizer_files {
-    const char *json, *config, *chat;
-    size_t json_bytes, config_bytes, chat_bytes;
+    const char *json;      /* tokenizer.json */
+    const char *config;    /* tokenizer_config.json */
+    const char *special;   /* special_tokens_map.json */
+    const char *model;     /* config.json */
+    const char *chat;      /* chat_template.jinja */
+    const char *chat_json; /* chat_template.json */
+    const char *tool_use;  /* additional_chat_templates/tool_use.jinja */
+    size_t json_bytes, config_bytes, special_bytes, model_bytes, chat_bytes, chat_json_bytes, tool_use_bytes;
 } tokenizer_files;
+/* tokenizer_json.c, tokenizer_json_steps.c */
 lamina_status tokenizer_read_json(memory *m, const tokenizer_files *files, tokenizer **out, lamina_error *err);
+/* tokenizer_chat.c: texts for chat templates, into a tokenizer that is there already. */
+lamina_status tokenizer_set_text(tokenizer *t, const char *name, const char *text, size_t bytes, lamina_error *err);
+lamina_status tokenizer_read_texts(tokenizer *t, const tokenizer_files *files, lamina_error *err);
+lamina_status tokenizer_read_texts_gguf(tokenizer *t, const gguf *g, lamina_error *err);
 struct jp;
 lamina_status json_read_normalizer(builder *b, const struct jp *at, lamina_error *err);
 lamina_status json_read_splitter(builder *b, const struct jp *at, lamina_error *err);

@@ -231,41 +231,6 @@ static lamina_status read_added(builder *b, const jp *root, lamina_error *err)
 
 /* ---- tokenizer_config.json ---------------------------------------------------------------------------------- */
 
-static lamina_status copy_template(builder *b, const char *text, size_t bytes, lamina_error *err)
-{
-    mem_free(b->m, b->t->chat_template);
-    char *copy = mem_alloc(b->m, MEM_TOKENIZER, bytes + 1, err);
-    b->t->chat_template = copy;
-    if (!copy) return no_memory(err);
-    memcpy(copy, text, bytes);
-    return LAMINA_OK;
-}
-
-/* A string, or [{"name": ..., "template": ...}] of which the one named "default" is taken. */
-static lamina_status read_chat_template(builder *b, const jp *root, lamina_error *err)
-{
-    jp value, in, member;
-    bool found;
-    jp_text text;
-    TRY(jp_member(root, "chat_template", &found, &value, err));
-    if (!found) return LAMINA_OK;
-    if (jp_peek(&value) == JP_STRING) {
-        TRY(jp_string(&value, &text, err));
-        return copy_template(b, text.data, text.bytes, err);
-    }
-    TRY(jp_enter(&value, JP_ARRAY, &in, err));
-    for (; jp_next_item(&in); jp_skip(&in)) {
-        TRY(jp_member(&in, "name", &found, &member, err));
-        if (found) TRY(jp_string(&member, &text, err));
-        if (!found || !jp_is(text, "default")) continue;
-        TRY(jp_member(&in, "template", &found, &member, err));
-        if (!found) continue;
-        TRY(jp_string(&member, &text, err));
-        TRY(copy_template(b, text.data, text.bytes, err));
-    }
-    return LAMINA_OK;
-}
-
 /* "bos_token": a string, or an object with "content". */
 static lamina_status read_named(builder *b, const jp *root, const char *key, int32_t *id, lamina_error *err)
 {
@@ -290,7 +255,6 @@ static lamina_status read_config(builder *b, const char *text, size_t bytes, lam
     TRY(jp_open(b->m, MEM_TOKENIZER, config_name, text, bytes, &document, &root, err));
     lamina_status status = read_named(b, &root, "bos_token", &b->t->bos, err);
     if (status == LAMINA_OK) status = read_named(b, &root, "eos_token", &b->t->eos, err);
-    if (status == LAMINA_OK) status = read_chat_template(b, &root, err);
     jp_close(&document);
     return status;
 }
@@ -343,9 +307,8 @@ static lamina_status read_root(builder *b, const jp *root, const tokenizer_files
     TRY(read_added(b, root, err));
     TRY(read_part(b, root, "post_processor", json_read_post_processor, err));
     if (files->config) TRY(read_config(b, files->config, files->config_bytes, err));
-    if (files->chat) TRY(copy_template(b, files->chat, files->chat_bytes, err));
     if (b->t->bos < 0 && b->t->n_before) b->t->bos = (int32_t)b->t->before[0];
-    return LAMINA_OK;
+    return tokenizer_read_texts(b->t, files, err);
 }
 
 lamina_status tokenizer_read_json(memory *m, const tokenizer_files *files, tokenizer **out, lamina_error *err)

@@ -555,14 +555,21 @@ static void folders(void)
     check_empty(m);
 }
 
+static void check_text(const tokenizer *t, const char *name, const char *expected)
+{
+    const char *found = tokenizer_find_text(t, name);
+    CHECK(expected ? found && strcmp(found, expected) == 0 : !found, "%s: %s", name, found ? found : "(none)");
+}
+
 static void config_files(void)
 {
     memory *m = memory_new();
     bytes json = read_data(m, "tiny.json");
     REQUIRE(json.data, "no data");
     static const char config[] =
-        "{\"bos_token\":{\"content\":\"<s>\"},\"eos_token\":\"</s>\",\"chat_template\":["
-        "{\"name\":\"rag\",\"template\":\"no\"},{\"name\":\"default\",\"template\":\"y\\u00e9s\"}]}";
+        "{\"bos_token\":{\"content\":\"<s>\"},\"eos_token\":\"</s>\",\"unk_token\":null,\"chat_template\":["
+        "{\"name\":\"tool_use\",\"template\":\"no\"},{\"name\":\"default\",\"template\":\"y\\u00e9s\"}],"
+        "\"extra_special_tokens\":{\"image_token\":\"<img>\"},\"tokenizer_class\":\"Some\"}";
     tokenizer_files files = {
         .json = json.data, .json_bytes = json.n, .config = config, .config_bytes = sizeof config - 1};
     tokenizer *t = NULL;
@@ -570,6 +577,21 @@ static void config_files(void)
     REQUIRE(tokenizer_read_json(m, &files, &t, &err) == LAMINA_OK, "%s", err.text);
     CHECK(tokenizer_bos(t) == 700 && tokenizer_eos(t) == 701, "bos %d eos %d", tokenizer_bos(t), tokenizer_eos(t));
     CHECK(strcmp(tokenizer_chat_template(t), "y\xc3\xa9s") == 0, "%s", tokenizer_chat_template(t));
+    check_text(t, "bos_token", "<s>");
+    check_text(t, "unk_token", NULL);
+    check_text(t, "image_token", "<img>");
+    check_text(t, "chat_template.tool_use", "no");
+    check_text(t, "tokenizer_class", "Some");
+    void *saved = NULL;
+    size_t n = 0;
+    tokenizer *again = NULL;
+    REQUIRE(tokenizer_save(m, t, &saved, &n, &err) == LAMINA_OK, "%s", err.text);
+    REQUIRE(tokenizer_load(m, saved, n, "saved", &again, &err) == LAMINA_OK, "%s", err.text);
+    check_text(again, "image_token", "<img>");
+    check_text(again, "chat_template.tool_use", "no");
+    check_text(again, "chat_template", "y\xc3\xa9s");
+    tokenizer_free(again);
+    mem_free(m, saved);
     tokenizer_free(t);
     files.chat = "file";
     files.chat_bytes = 4;
