@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Compares lamina's tokenizers with Hugging Face's on generated texts: ids, and decoding with and without special tokens.
 
-Usage: tokenizer_compare.py DRIVER [-n TEXTS] [--seed N] [--plain] FOLDER...
+Usage: tokenizer_compare.py DRIVER [-n TEXTS] [--seed N] [--plain] [--variants FOLDER] FOLDER...
 DRIVER: the program test_format_tokenizer. FOLDER: with a tokenizer.json; or a .gguf file with pre "smollm".
 Exit status 1 when anything differs. Needs tokenizers==0.23.3 (gguf==0.19.0 for .gguf)."""
 import argparse
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import threading
 from tokenizers import Tokenizer
 
 import tokenizer_texts
+import tokenizer_variants
 
 
 def from_gguf(path):
@@ -82,11 +84,17 @@ def compare(driver, path, n, seed, plain):
 def main():
     a = argparse.ArgumentParser()
     a.add_argument("driver")
-    a.add_argument("folders", nargs="+")
+    a.add_argument("folders", nargs="*")
+    a.add_argument("--variants", default="", help="write the small tokenizers to this folder and compare them too")
     a.add_argument("-n", type=int, default=100000)
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--plain", action="store_true")
     a = a.parse_args()
+    if a.variants:
+        for name, tk in tokenizer_variants.variants():
+            a.folders.append(os.path.join(a.variants, name))
+            os.makedirs(a.folders[-1], exist_ok=True)
+            tk.save(a.folders[-1] + "/tokenizer.json")
     sys.exit(1 if sum(compare(a.driver, f, a.n, a.seed, a.plain) for f in a.folders) else 0)
 
 

@@ -7,6 +7,9 @@ stand-in for each such character: one of the same general category and UTF-8 len
 Normalization is the other way about: the reference's tables are older (Unicode 12), and what they do not know stays as
 it is and keeps its place. Those characters are listed too, found by comparison with utf8proc 2.8.
 
+The reference's classes of characters (punctuation, marks, controls) come from tables of several ages, one for each
+step. Where they differ from Unicode 14 with those stand-ins is the third list; what only it makes lower case the fourth.
+
 Needs tokenizers==0.23.3, libutf8proc.so.2 and a Python whose unicodedata is of Unicode 14 (3.11)."""
 import ctypes
 import sys
@@ -48,6 +51,49 @@ def unmoved():
     return ranges
 
 
+def classes(stand_in):
+    """Ranges of characters and the classes (bits as in tokenizer_unicode.h) in which the reference sees them otherwise."""
+    chars = [chr(c) for c in range(0x80, 0x110000) if not 0xD800 <= c <= 0xDFFF]
+    kept = "".join(p for p, _ in pre_tokenizers.Punctuation("removed").pre_tokenize_str("".join(chars)))
+
+    def gone(normalizer):
+        return {c for c in chars if normalizer.normalize_str("a" + c) == "a"}
+
+    def bert(**options):
+        no = dict(clean_text=False, handle_chinese_chars=False, strip_accents=False, lowercase=False)
+        return normalizers.BertNormalizer(**dict(no, **options))
+
+    theirs = [set(chars) - set(kept), gone(normalizers.StripAccents()), gone(bert(strip_accents=True)),
+              gone(bert(clean_text=True)) - {"\ufffd"}]
+    rows = [("Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po"), ("Mn", "Mc", "Me"), ("Mn",), ("Cc", "Cf", "Co")]
+    found = []
+    for c in chars:
+        category = unicodedata.category(chr(stand_in.get(ord(c), ord(c))))
+        bits = sum(1 << i for i, row in enumerate(rows) if (category in row) != (c in theirs[i]))
+        if bits and found and found[-1][1] == ord(c) - 1 and found[-1][2] == bits:
+            found[-1][1] = ord(c)
+        elif bits:
+            found.append([ord(c), ord(c), bits])
+    return found
+
+
+def lower():
+    """Characters whose lower case is later than Unicode 14; with that of a range's first."""
+    found = []
+    for c in range(0x80, 0x110000):
+        if 0xD800 <= c <= 0xDFFF:
+            continue
+        theirs = normalizers.Lowercase().normalize_str(chr(c))
+        if theirs == chr(c).lower():
+            continue
+        assert len(theirs) == 1 and chr(c).lower() == chr(c)
+        if found and found[-1][1] == c - 1 and found[-1][2] + c - found[-1][0] == ord(theirs):
+            found[-1][1] = c
+        else:
+            found.append([c, c, ord(theirs)])
+    return found
+
+
 def write_ranges(f, name, ranges):
     f.write("const unicode_range %s[] = {\n" % name)
     for i in range(0, len(ranges), 4):
@@ -83,6 +129,8 @@ def main(path):
                 '#include "format/tokenizer_unicode.h"\n\n/* clang-format off */\n')
         write_ranges(f, "unicode_later", ranges)
         write_ranges(f, "unicode_unmoved", unmoved())
+        write_ranges(f, "unicode_otherwise", classes(dict(rows)))
+        write_ranges(f, "unicode_lower", lower())
         f.write("/* clang-format on */\n")
     print(len(rows), "characters in", len(ranges), "ranges")
 

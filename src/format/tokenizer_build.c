@@ -556,6 +556,22 @@ static lamina_status normalized_spelling(tokenizer *t, matcher_entry *entry, lam
     return status;
 }
 
+/* Decoding spells a token as it looks when normalized. */
+static lamina_status respell(tokenizer *t, added_token *a, text_span normal, lamina_error *err)
+{
+    if (normal.bytes == a->text.bytes && memcmp(normal.data, a->text.data, normal.bytes) == 0) return LAMINA_OK;
+    char *copy = arena_strndup(t->strings, normal.data, normal.bytes, err);
+    if (!copy) return no_memory(err);
+    size_t bytes = normal.bytes;
+    if (t->byte_level && !bytes_from_alphabet(normal.data, normal.bytes, copy, &bytes)) {
+        bytes = normal.bytes;
+        memcpy(copy, normal.data, bytes);
+    }
+    a->shown = (text_span){copy, (uint32_t)bytes};
+    t->vocab.flags[a->id] |= PIECE_RESPELT;
+    return LAMINA_OK;
+}
+
 static lamina_status seal_added(tokenizer *t, lamina_error *err)
 {
     matcher_entry *entries = mem_array(t->m, MEM_TOKENIZER, t->n_added, sizeof *entries, err);
@@ -567,6 +583,7 @@ static lamina_status seal_added(tokenizer *t, lamina_error *err)
             if (t->added[i].normalized != (normal == 1)) continue;
             entries[n] = (matcher_entry){t->added[i].text, i};
             if (normal && t->n_normalizers) status = normalized_spelling(t, &entries[n], err);
+            if (normal && status == LAMINA_OK) status = respell(t, &t->added[i], entries[n].text, err);
             if (entries[n].text.bytes > 0) n++;
         }
         if (status == LAMINA_OK) status = matcher_seal(t, normal ? &t->normalized : &t->raw, entries, n, err);

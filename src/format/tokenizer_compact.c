@@ -381,7 +381,7 @@ static lamina_status get_vocabulary(reader *r)
     memcpy(v->text, text, v->offset[n]);
     memcpy(v->flags, flags, n);
     for (uint32_t i = 0; i < n; i++) {
-        if (v->flags[i] > (PIECE_PRESENT | PIECE_LOOKUP | PIECE_SPECIAL)) fail(r, "a piece's flags");
+        if (v->flags[i] > (PIECE_PRESENT | PIECE_LOOKUP | PIECE_SPECIAL | PIECE_RESPELT)) fail(r, "a piece's flags");
         size_t bytes = v->offset[i + 1] - v->offset[i];
         if (!t->byte_level && utf8_valid(v->text + v->offset[i], bytes) != bytes) fail(r, "a piece that is not UTF-8");
     }

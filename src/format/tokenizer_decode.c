@@ -267,18 +267,26 @@ static bool is_word_decoder(const tokenizer *t)
     return false;
 }
 
-static lamina_status decode_piece(const tokenizer *t, lamina_detokenizer *state, uint32_t id, sink *s,
-                                  lamina_error *err)
+static text_span spelling(const tokenizer *t, uint32_t id)
 {
     const vocabulary *v = &t->vocab;
-    const char *text = v->text + v->offset[id];
-    size_t bytes = v->offset[id + 1] - v->offset[id];
+    for (uint32_t i = 0; (v->flags[id] & PIECE_RESPELT) && i < t->n_added; i++)
+        if (t->added[i].id == id && t->added[i].shown.data) return t->added[i].shown;
+    return (text_span){v->text + v->offset[id], v->offset[id + 1] - v->offset[id]};
+}
+
+static lamina_status decode_piece(const tokenizer *t, lamina_detokenizer *state, uint32_t id, sink *out,
+                                  lamina_error *err)
+{
+    text_span s = spelling(t, id);
+    const char *text = s.data;
+    size_t bytes = s.bytes;
     if (t->byte_level) {
-        put_bytes(state, text, bytes, false, s);
+        put_bytes(state, text, bytes, false, out);
         return LAMINA_OK;
     }
     bool fallback = false, fused = false;
-    text_decoder x = {.state = state, .s = s};
+    text_decoder x = {.state = state, .s = out};
     for (uint32_t i = 0; i < t->n_decoders; i++) {
         if (t->decoders[i].kind == DECODE_BYTE_FALLBACK) fallback = true;
         if (t->decoders[i].kind == DECODE_FUSE) fused = true;
@@ -293,7 +301,7 @@ static lamina_status decode_piece(const tokenizer *t, lamina_detokenizer *state,
         return LAMINA_OK;
     }
     if (state->n_pending) state->begun = true;
-    flush(state, true, s);
+    flush(state, true, out);
     if (is_word_decoder(t)) return decode_word(&x, t, text, bytes, err);
     put_replaced(&x, t, 0, text, bytes);
     return LAMINA_OK;

@@ -126,6 +126,7 @@ typedef struct added_token {
     text_span text;
     uint32_t id;
     bool special, lstrip, rstrip, normalized, single_word;
+    text_span shown; /* what decoding spells, where normalizing changes the text; made by tokenizer_seal */
 } added_token;
 
 /* Leftmost-longest search for added tokens: their spellings sorted; a match narrows the range byte by byte. */
@@ -139,7 +140,12 @@ typedef struct matcher {
     uint32_t first[257]; /* entries that begin with byte b: [first[b], first[b + 1]) */
 } matcher;
 
-enum { PIECE_PRESENT = 1, PIECE_LOOKUP = 2 /* the model finds it by its text */, PIECE_SPECIAL = 4 };
+enum {
+    PIECE_PRESENT = 1,
+    PIECE_LOOKUP = 2 /* the model finds it by its text */,
+    PIECE_SPECIAL = 4,
+    PIECE_RESPELT = 8 /* see added_token.shown */
+};
 
 /* Text of each id, and ids by text. For byte-level models a piece is its bytes, else as the file spells it. */
 typedef struct vocabulary {

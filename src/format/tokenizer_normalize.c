@@ -92,7 +92,7 @@ static lamina_status lowercase(encoder *e, const char *text, size_t bytes, text_
             out->bytes += 3;
             continue;
         }
-        out->bytes += utf8_write((uint32_t)utf8proc_tolower((utf8proc_int32_t)code), out->data + out->bytes);
+        out->bytes += utf8_write(unicode_to_lower(code), out->data + out->bytes);
     }
     return LAMINA_OK;
 }

@@ -148,29 +148,44 @@ bool unicode_is_numeric(uint32_t c)
     return k == UTF8PROC_CATEGORY_ND || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
 }
 
+/* Whether `is`, said of Unicode 14 and stand-ins, is what the reference's table for this class says. */
+static bool as_reference(uint32_t c, uint32_t class, bool is)
+{
+    const unicode_range *r =
+        c < unicode_otherwise[0].first ? NULL : find_range(unicode_otherwise, unicode_otherwise_n, c);
+    return r && (r->stand_in & class) ? !is : is;
+}
+
 bool unicode_is_punctuation(uint32_t c)
 {
     if (c < 0x80) return (c > ' ' && c < '0') || (c > '9' && c < 'A') || (c > 'Z' && c < 'a') || (c > 'z' && c < 127);
     utf8proc_category_t k = category(c);
-    return k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO;
+    return as_reference(c, UNICODE_PUNCTUATION, k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO);
 }
 
 bool unicode_is_mark(uint32_t c)
 {
     if (c < 0x300) return false;
     utf8proc_category_t k = category(c);
-    return k == UTF8PROC_CATEGORY_MN || k == UTF8PROC_CATEGORY_MC || k == UTF8PROC_CATEGORY_ME;
+    return as_reference(c, UNICODE_MARK, k >= UTF8PROC_CATEGORY_MN && k <= UTF8PROC_CATEGORY_ME);
 }
 
 bool unicode_is_nonspacing_mark(uint32_t c)
 {
-    return c >= 0x300 && category(c) == UTF8PROC_CATEGORY_MN;
+    return c >= 0x300 && as_reference(c, UNICODE_NONSPACING, category(c) == UTF8PROC_CATEGORY_MN);
 }
 
 bool unicode_is_other(uint32_t c)
 {
     utf8proc_category_t k = category(c);
-    return k == UTF8PROC_CATEGORY_CC || k == UTF8PROC_CATEGORY_CF || k == UTF8PROC_CATEGORY_CO;
+    bool is = k == UTF8PROC_CATEGORY_CC || k == UTF8PROC_CATEGORY_CF || k == UTF8PROC_CATEGORY_CO;
+    return as_reference(c, UNICODE_OTHER, is);
+}
+
+uint32_t unicode_to_lower(uint32_t c)
+{
+    const unicode_range *r = c < unicode_lower[0].first ? NULL : find_range(unicode_lower, unicode_lower_n, c);
+    return r ? r->stand_in + (c - r->first) : (uint32_t)utf8proc_tolower((utf8proc_int32_t)c);
 }
 
 /* Printable bytes stand for themselves; the other 68 are numbered from U+0100 in order (Radford et al. 2019, GPT-2's

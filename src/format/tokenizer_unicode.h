@@ -40,6 +40,12 @@ typedef struct unicode_range {
 } unicode_range;
 extern const unicode_range unicode_later[], unicode_unmoved[];
 extern const unsigned unicode_later_n, unicode_unmoved_n;
+/* Characters of which the reference's older tables think otherwise: stand_in is a set of classes to invert. And
+ * later lower cases: stand_in is that of `first`, the others follow in order. */
+enum { UNICODE_PUNCTUATION = 1, UNICODE_MARK = 2, UNICODE_NONSPACING = 4, UNICODE_OTHER = 8 };
+extern const unicode_range unicode_otherwise[], unicode_lower[];
+extern const unsigned unicode_otherwise_n, unicode_lower_n;
+uint32_t unicode_to_lower(uint32_t code); /* the one character; U+0130 has two and is the caller's */
 uint32_t unicode_stand_in(uint32_t code); /* code itself if it has none */
 /* Characters that the reference's normalization, of an older Unicode, does not know. */
 bool unicode_is_unmoved(uint32_t code);
