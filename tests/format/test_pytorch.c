@@ -748,83 +748,83 @@ static void bombs(void)
     BYTES(PREAMBLE "\200\2" body ".\200\2" keys "." count "\0\0\0\0\0\0\0"                                             \
                    "abcdabcdabcdabcdabcdabcd")
 
+static const struct {
+    const char *what, *data;
+    size_t n;
+    lamina_status status;
+    const char *words; /* NULL: is read */
+} legacy[] = {
+    {"a sound one",
+     LEGACY("}" ITEM(SOUND),
+            "]X\1\0\0\0"
+            "0a",
+            "\6"),
+     LAMINA_OK, NULL},
+    {"a count too small",
+     LEGACY("}" ITEM(SOUND),
+            "]X\1\0\0\0"
+            "0a",
+            "\5"),
+     LAMINA_E_FORMAT, "expected 6 elements at offset"},
+    {"a count too large",
+     LEGACY("}" ITEM(SOUND),
+            "]X\1\0\0\0"
+            "0a",
+            "\7"),
+     LAMINA_E_FORMAT, "found 7"},
+    {"no keys", LEGACY("}" ITEM(SOUND), "]", "\6"), LAMINA_E_FORMAT, "there is no storage 0"},
+    {"another key",
+     LEGACY("}" ITEM(SOUND),
+            "]X\1\0\0\0"
+            "1a",
+            "\6"),
+     LAMINA_E_FORMAT, "that no tensor names: 1"},
+    {"a key that is none", LEGACY("}" ITEM(SOUND), "]Na", "\6"), LAMINA_E_FORMAT, "that no tensor names: None"},
+    {"a key twice",
+     LEGACY("}" ITEM(SOUND),
+            "](X\1\0\0\0"
+            "0X\1\0\0\0"
+            "0e",
+            "\6"),
+     LAMINA_E_FORMAT, "cut short"},
+    {"keys that are no list", LEGACY("}" ITEM(SOUND), "}", "\6"), LAMINA_E_FORMAT, "expected a list of the storage"},
+    {"a storage of two sizes",
+     LEGACY("}" ITEM(SOUND) "X\1\0\0\0v" REBUILD(STORAGE("FloatStorage", "0", "K\5"), "K\0", "K\5", "K\1") "s",
+            "]X\1\0\0\0"
+            "0a",
+            "\6"),
+     LAMINA_E_FORMAT, "storage 0 is said to have two sizes"},
+    {"a storage that is not there",
+     LEGACY("}" ITEM(REBUILD(STORAGE("FloatStorage", "0", "K\7"), "K\0", "K\7", "K\1")),
+            "]X\1\0\0\0"
+            "0a",
+            "\7"),
+     LAMINA_E_FORMAT, "do not lie inside the file"},
+    {"a view of a storage",
+     LEGACY("(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0"
+            "0NK\6(K\1K\1K\1ttQ",
+            "]", "\6"),
+     LAMINA_E_FORMAT, "found another persistent id"},
+    {"a pickle of another program", BYTES("\200\2}X\1\0\0\0wK\1s."), LAMINA_E_FORMAT, "PyTorch's magic number"},
+    {"another version", BYTES("\200\2\212\12l\374\234F\371 j\250P\31.\200\2M\352\3."), LAMINA_E_UNSUPPORTED,
+     "expected version 1001"},
+    {"a big-endian machine",
+     BYTES("\200\2\212\12l\374\234F\371 j\250P\31.\200\2M\351\3.\200\2}X\15\0\0\0little_endian\211s."),
+     LAMINA_E_UNSUPPORTED, "big-endian"},
+    {"only the preamble", BYTES(PREAMBLE), LAMINA_E_FORMAT, "ends in the middle"},
+    {"a text", BYTES("version https://git-lfs.github.com/spec/v1"), LAMINA_E_FORMAT, "begins otherwise"},
+    {"nothing", "", 0, LAMINA_E_FORMAT, "is empty"},
+};
+
 static void lying_legacy(void)
 {
-    static const struct {
-        const char *what, *data;
-        size_t n;
-        lamina_status status;
-        const char *words; /* NULL: is read */
-    } cases[] = {
-        {"a sound one",
-         LEGACY("}" ITEM(SOUND),
-                "]X\1\0\0\0"
-                "0a",
-                "\6"),
-         LAMINA_OK, NULL},
-        {"a count too small",
-         LEGACY("}" ITEM(SOUND),
-                "]X\1\0\0\0"
-                "0a",
-                "\5"),
-         LAMINA_E_FORMAT, "expected 6 elements at offset"},
-        {"a count too large",
-         LEGACY("}" ITEM(SOUND),
-                "]X\1\0\0\0"
-                "0a",
-                "\7"),
-         LAMINA_E_FORMAT, "found 7"},
-        {"no keys", LEGACY("}" ITEM(SOUND), "]", "\6"), LAMINA_E_FORMAT, "there is no storage 0"},
-        {"another key",
-         LEGACY("}" ITEM(SOUND),
-                "]X\1\0\0\0"
-                "1a",
-                "\6"),
-         LAMINA_E_FORMAT, "that no tensor names: 1"},
-        {"a key that is none", LEGACY("}" ITEM(SOUND), "]Na", "\6"), LAMINA_E_FORMAT, "that no tensor names: None"},
-        {"a key twice",
-         LEGACY("}" ITEM(SOUND),
-                "](X\1\0\0\0"
-                "0X\1\0\0\0"
-                "0e",
-                "\6"),
-         LAMINA_E_FORMAT, "cut short"},
-        {"keys that are no list", LEGACY("}" ITEM(SOUND), "}", "\6"), LAMINA_E_FORMAT,
-         "expected a list of the storage"},
-        {"a storage of two sizes",
-         LEGACY("}" ITEM(SOUND) "X\1\0\0\0v" REBUILD(STORAGE("FloatStorage", "0", "K\5"), "K\0", "K\5", "K\1") "s",
-                "]X\1\0\0\0"
-                "0a",
-                "\6"),
-         LAMINA_E_FORMAT, "storage 0 is said to have two sizes"},
-        {"a storage that is not there",
-         LEGACY("}" ITEM(REBUILD(STORAGE("FloatStorage", "0", "K\7"), "K\0", "K\7", "K\1")),
-                "]X\1\0\0\0"
-                "0a",
-                "\7"),
-         LAMINA_E_FORMAT, "do not lie inside the file"},
-        {"a view of a storage",
-         LEGACY("(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0"
-                "0NK\6(K\1K\1K\1ttQ",
-                "]", "\6"),
-         LAMINA_E_FORMAT, "found another persistent id"},
-        {"a pickle of another program", BYTES("\200\2}X\1\0\0\0wK\1s."), LAMINA_E_FORMAT, "PyTorch's magic number"},
-        {"another version", BYTES("\200\2\212\12l\374\234F\371 j\250P\31.\200\2M\352\3."), LAMINA_E_UNSUPPORTED,
-         "expected version 1001"},
-        {"a big-endian machine",
-         BYTES("\200\2\212\12l\374\234F\371 j\250P\31.\200\2M\351\3.\200\2}X\15\0\0\0little_endian\211s."),
-         LAMINA_E_UNSUPPORTED, "big-endian"},
-        {"only the preamble", BYTES(PREAMBLE), LAMINA_E_FORMAT, "ends in the middle"},
-        {"a text", BYTES("version https://git-lfs.github.com/spec/v1"), LAMINA_E_FORMAT, "begins otherwise"},
-        {"nothing", "", 0, LAMINA_E_FORMAT, "is empty"},
-    };
     folder f = folder_new();
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        write_bytes(&f, "x.bin", cases[i].data, cases[i].n);
-        if (cases[i].words)
-            refused(cases[i].what, in(&f, "x.bin"), cases[i].status, cases[i].words);
+    for (size_t i = 0; i < sizeof legacy / sizeof *legacy; i++) {
+        write_bytes(&f, "x.bin", legacy[i].data, legacy[i].n);
+        if (legacy[i].words)
+            refused(legacy[i].what, in(&f, "x.bin"), legacy[i].status, legacy[i].words);
         else
-            CHECK(survives(in(&f, "x.bin"), cases[i].what, 0), "%s", cases[i].what);
+            CHECK(survives(in(&f, "x.bin"), legacy[i].what, 0), "%s", legacy[i].what);
     }
     bytes tar = {0};
     put_text(&tar, "storages");
