@@ -1,0 +1,60 @@
+"""Checkpoints whose matrices are stored in fewer bits: what is stored, and what it stands for.
+
+Each takes {name: float32 array} and gives ({name: tensor to store}, {name: float32 tensor that it means}).
+"""
+import numpy as np
+import torch
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+FP4 = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0], np.float32)
+
+
+def as_bf16(x):
+    return torch.from_numpy(x).to(torch.bfloat16)
+
+
+def fp8_blocks(weights):
+    """DeepSeek V3: e4m3 with a float32 factor for each 128 x 128 block, the last ones of a row or column smaller."""
+    stored, plain = {}, {}
+    for name, x in weights.items():
+        if x.ndim != 2 or ".layers." not in name or any(part in name for part in ("mlp.gate.", "eh_proj", "embed",
+                                                                                  "shared_head")):
+            exact = name.endswith("e_score_correction_bias")
+            stored[name] = torch.from_numpy(x) if exact else as_bf16(x)
+            plain[name] = stored[name].float()
+            continue
+        rows, columns = x.shape
+        scale = np.zeros((-(-rows // 128), -(-columns // 128)), np.float32)
+        for i in range(scale.shape[0]):
+            for j in range(scale.shape[1]):
+                scale[i, j] = np.abs(x[i * 128:(i + 1) * 128, j * 128:(j + 1) * 128]).max() / 448.0
+        whole = torch.from_numpy(np.repeat(np.repeat(scale, 128, 0), 128, 1)[:rows, :columns].copy())
+        stored[name] = (torch.from_numpy(x) / whole).to(torch.float8_e4m3fn)
+        stored[name + "_scale_inv"] = torch.from_numpy(scale)
+        plain[name] = stored[name].float() * whole
+    return stored, plain
+
+
+def mxfp4_experts(weights):
+    """gpt-oss: along the inputs, 32 values of 4 bits (the first in the low half of a byte) share a power of two."""
+    stored, plain = {}, {}
+    for name, x in weights.items():
+        if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+            stored[name] = as_bf16(x)
+            plain[name] = stored[name].float()
+            continue
+        experts, inputs, outputs = x.shape
+        x = x.transpose(0, 2, 1).reshape(experts, outputs, inputs // 32, 32)
+        power = np.floor(np.log2(np.abs(x).max(-1))).astype(np.int32) - 2
+        scaled = np.ldexp(x, -power[..., None])
+        code = np.abs(np.abs(scaled)[..., None] - FP4).argmin(-1).astype(np.uint8)
+        value = np.ldexp(np.where(scaled < 0, -FP4[code], FP4[code]), power[..., None]).astype(np.float32)
+        code |= (scaled < 0).astype(np.uint8) << 3
+        blocks, scales = code[..., 0::2] | code[..., 1::2] << 4, (power + 127).astype(np.uint8)
+        for part, bytes_of in (("_blocks", blocks), ("_scales", scales)):
+            stored[name + part] = torch.from_numpy(np.ascontiguousarray(bytes_of))
+        means = value.reshape(experts, outputs, inputs).transpose(0, 2, 1)
+        plain[name] = torch.from_numpy(np.ascontiguousarray(means))
+        theirs = convert_moe_packed_tensors(stored[name + "_blocks"], stored[name + "_scales"], dtype=torch.float32)
+        assert torch.equal(plain[name], theirs), name
+    return stored, plain
