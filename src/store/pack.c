@@ -405,10 +405,57 @@ static void end(packing *p, lamina_pack_info *info, double began)
     if (p->made_folder) (void)os_remove(p->path, NULL); /* nothing was begun: removes only an empty folder */
 }
 
+static lamina_status is_made_of(const image *im, const char *source, bool *same, lamina_error *err)
+{
+    char *absolute;
+    TRY(os_absolute(im->m, source, true, &absolute, err));
+    *same = strcmp(absolute, im->source_path) == 0;
+    mem_free(im->m, absolute);
+    return LAMINA_OK;
+}
+
+static lamina_status resume(packing *p, const char *source, lamina_error *err)
+{
+    uint64_t sum;
+    bool same = true;
+    TRY(image_load(p->job->m, p->path, STORE_DRAFT, FORM_DRAFT, &p->im, err));
+    if (!p->im) return error_set(err, LAMINA_E_USAGE, "%s: holds no unfinished store", p->path);
+    if (source) TRY(is_made_of(p->im, source, &same, err));
+    if (!same)
+        return error_set(err, LAMINA_E_USAGE, "%s: holds an unfinished store of %s, not of %s", p->path,
+                         p->im->source_path, source);
+    TRY(index_sources(p, err));
+    TRY(identity(p->im, &sum, err));
+    return finish_store(p, sum, err);
+}
+
+/* Has an earlier run from the folder or file `from` begun to delete it? What opens there now is what was not packed: the
+ * same weights in another form, which lie beside them on many a disk. */
+static lamina_status was_deleting(const packing *p, const char *from, bool *was, lamina_error *err)
+{
+    image *old;
+    bool same = false;
+    *was = false;
+    TRY(image_load(p->job->m, p->path, STORE_DRAFT, FORM_DRAFT, &old, err));
+    if (!old) return LAMINA_OK;
+    lamina_status status = is_made_of(old, from, &same, err);
+    for (uint32_t i = 0; same && i < old->n_sources && status == LAMINA_OK; i++) {
+        bool exists;
+        os_identity id;
+        status = os_identify(old->sources[i].path, true, &exists, &id, err);
+        *was = *was || !exists;
+    }
+    image_free(old);
+    return status;
+}
+
 static lamina_status pack_model(packing *p, const model *from, const void *tok, size_t tok_bytes, lamina_error *err)
 {
     uint64_t sum;
+    bool was;
     TRY(prepare_folder(p, err));
+    TRY(was_deleting(p, from->source->path, &was, err));
+    if (was) return resume(p, NULL, err);
     TRY(image_of_model(p->job->m, from, p->path, tok_bytes, tok ? XXH3_64bits(tok, tok_bytes) : 0, &p->im, err));
     TRY(index_sources(p, err));
     TRY(begin(p, tok, tok_bytes, &sum, err));
@@ -428,25 +475,6 @@ lamina_status store_pack(const model *from, const tokenizer *tok, const char *pa
     end(&p, info, began);
     mem_free(job->m, data);
     return status;
-}
-
-static lamina_status resume(packing *p, const char *source, lamina_error *err)
-{
-    uint64_t sum;
-    TRY(image_load(p->job->m, p->path, STORE_DRAFT, FORM_DRAFT, &p->im, err));
-    if (!p->im) return error_set(err, LAMINA_E_USAGE, "%s: holds no unfinished store", p->path);
-    if (source) {
-        char *absolute;
-        TRY(os_absolute(p->job->m, source, true, &absolute, err));
-        bool same = strcmp(absolute, p->im->source_path) == 0;
-        mem_free(p->job->m, absolute);
-        if (!same)
-            return error_set(err, LAMINA_E_USAGE, "%s: holds an unfinished store of %s, not of %s", p->path,
-                             p->im->source_path, source);
-    }
-    TRY(index_sources(p, err));
-    TRY(identity(p->im, &sum, err));
-    return finish_store(p, sum, err);
 }
 
 lamina_status store_pack_resume(const char *path, const char *source, const lamina_pack_options *options,
