@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Compares lamina's tokenizers with Hugging Face's on generated texts: ids, and decoding with and without special tokens.
+"""Compares lamina's tokenizers with Hugging Face's, or tiktoken, on generated texts: ids, and decoding with and without special tokens.
 
 Usage: tokenizer_compare.py DRIVER [-n TEXTS] [--seed N] [--plain] [--variants FOLDER] FOLDER...
-DRIVER: the program test_format_tokenizer. FOLDER: with a tokenizer.json; or a .gguf file with pre "smollm".
-Exit status 1 when anything differs. Needs tokenizers==0.23.3 (gguf==0.19.0 for .gguf)."""
+DRIVER: the program test_format_tokenizer. FOLDER: with a tokenizer.json, or with ranks; or a .gguf file with pre "smollm".
+Exit status 1 when anything differs. Needs tokenizers==0.23.3, tiktoken==0.14.0 (gguf==0.19.0 for .gguf)."""
 import argparse
 import json
 import os
@@ -14,6 +14,7 @@ import threading
 
 from tokenizers import Tokenizer
 
+import tokenizer_ranks
 import tokenizer_texts
 import tokenizer_variants
 
@@ -35,6 +36,14 @@ def from_gguf(path):
                   "merges": fields["tokenizer.ggml.merges"].contents()}}))
 
 
+def oracle(path):
+    if path.endswith(".gguf"):
+        return from_gguf(path)
+    if os.path.exists(path + "/tokenizer.json"):
+        return Tokenizer.from_file(path + "/tokenizer.json")
+    return tokenizer_ranks.load(path)
+
+
 def records(stream):
     """ids, decoded, decoded with special tokens, of each text."""
     def read(n):
@@ -49,7 +58,7 @@ def records(stream):
 
 
 def compare(driver, path, n, seed, plain):
-    tk = from_gguf(path) if path.endswith(".gguf") else Tokenizer.from_file(path + "/tokenizer.json")
+    tk = oracle(path)
     tk.encode_special_tokens = plain
     specials = [a.content for a in tk.get_added_tokens_decoder().values()][:60]
     process = subprocess.Popen([driver, "--pipe", path, "3" if plain else "0"], stdin=subprocess.PIPE,
@@ -86,6 +95,8 @@ def main():
     a.add_argument("driver")
     a.add_argument("folders", nargs="*")
     a.add_argument("--variants", default="", help="write the small tokenizers to this folder and compare them too")
+    a.add_argument("--ranks", nargs=2, metavar=("FILE", "FOLDER"),
+                   help="write folders of GLM-4's, Kimi's and Mistral's form with the ranks of FILE and compare them too")
     a.add_argument("-n", type=int, default=100000)
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--plain", action="store_true")
@@ -95,6 +106,9 @@ def main():
             a.folders.append(os.path.join(a.variants, name))
             os.makedirs(a.folders[-1], exist_ok=True)
             tk.save(a.folders[-1] + "/tokenizer.json")
+    if a.ranks:
+        ranks = tokenizer_ranks.read_ranks(a.ranks[0])
+        a.folders += tokenizer_ranks.write(a.ranks[1], ranks)
     sys.exit(1 if sum(compare(a.driver, f, a.n, a.seed, a.plain) for f in a.folders) else 0)
 
 

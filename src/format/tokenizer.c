@@ -204,6 +204,10 @@ lamina_status tokenizer_from_folder(memory *m, const char *path, tokenizer **out
 {
     *out = NULL;
     tokenizer_files f = {0};
+    struct {
+        const char *name, *text;
+        size_t bytes;
+    } ranks[3] = {{"qwen.tiktoken", NULL, 0}, {"tiktoken.model", NULL, 0}, {"tokenizer.model", NULL, 0}};
     const struct {
         const char *name;
         size_t limit, *bytes;
@@ -216,6 +220,10 @@ lamina_status tokenizer_from_folder(memory *m, const char *path, tokenizer **out
         {"chat_template.jinja", MAX_CONFIG_FILE, &f.chat_bytes, &f.chat},
         {"chat_template.json", MAX_CONFIG_FILE, &f.chat_json_bytes, &f.chat_json},
         {"additional_chat_templates/tool_use.jinja", MAX_CONFIG_FILE, &f.tool_use_bytes, &f.tool_use},
+        {"tekken.json", MAX_TOKENIZER_FILE, &f.tekken_bytes, &f.tekken},
+        {"qwen.tiktoken", MAX_TOKENIZER_FILE, &ranks[0].bytes, &ranks[0].text},
+        {"tiktoken.model", MAX_TOKENIZER_FILE, &ranks[1].bytes, &ranks[1].text},
+        {"tokenizer.model", MAX_TOKENIZER_FILE, &ranks[2].bytes, &ranks[2].text},
     };
     enum { WANTED = sizeof wanted / sizeof *wanted };
     char *texts[WANTED] = {NULL};
@@ -224,8 +232,17 @@ lamina_status tokenizer_from_folder(memory *m, const char *path, tokenizer **out
         status = read_if_there(m, path, wanted[i].name, wanted[i].limit, &texts[i], wanted[i].bytes, err);
         *wanted[i].text = texts[i];
     }
-    if (status == LAMINA_OK && !f.json) status = no_tokenizer(path, err);
-    if (status == LAMINA_OK) status = tokenizer_read_json(m, &f, out, err);
+    for (size_t i = 0; i < 3 && !f.ranks; i++) {
+        if (!ranks[i].text || !tokenizer_is_ranks(ranks[i].text, ranks[i].bytes)) continue;
+        f.ranks = ranks[i].text;
+        f.ranks_name = ranks[i].name;
+        f.ranks_bytes = ranks[i].bytes;
+    }
+    if (status == LAMINA_OK)
+        status = f.json     ? tokenizer_read_json(m, &f, out, err)
+                 : f.tekken ? tokenizer_read_tekken(m, &f, out, err)
+                 : f.ranks  ? tokenizer_read_ranks(m, &f, out, err)
+                            : no_tokenizer(path, err);
     for (size_t i = 0; i < WANTED; i++) mem_free(m, texts[i]);
     return status;
 }

@@ -319,37 +319,67 @@ lamina_status builder_merge_line(builder *b, const char *text, size_t bytes, lam
     return builder_merge(b, left, right, err);
 }
 
-/* Ids as HF gives them: that of the piece; else behind the vocabulary and behind all added before. */
-lamina_status builder_added(builder *b, const added_token *token, lamina_error *err)
+static added_token *find_added(tokenizer *t, text_span text)
+{
+    for (uint32_t i = 0; i < t->n_added; i++) {
+        added_token *a = &t->added[i];
+        if (a->text.bytes == text.bytes && memcmp(a->text.data, text.data, text.bytes) == 0) return a;
+    }
+    return NULL;
+}
+
+bool builder_has(const builder *b, uint32_t id)
+{
+    return id < b->n_ids && b->spans[id].bytes != UINT32_MAX;
+}
+
+static lamina_status append_added(builder *b, const added_token *token, lamina_error *err)
 {
     tokenizer *t = b->t;
-    if (token->text.bytes == 0) return LAMINA_OK;
-    int64_t last = -1;
-    for (uint32_t i = 0; i < t->n_added; i++) {
-        const added_token *other = &t->added[i];
-        if (other->text.bytes == token->text.bytes &&
-            memcmp(other->text.data, token->text.data, token->text.bytes) == 0)
-            return LAMINA_OK;
-        if (other->id > last) last = other->id;
-    }
     if (t->n_added >= 1u << 16)
         return error_set(err, LAMINA_E_UNSUPPORTED, "%s: more than 65536 added tokens", b->name);
     added_token copy = *token;
     TRY(builder_text(b, token->text.data, token->text.bytes, &copy.text, err));
+    TRY(array_grow(b->m, (void **)&t->added, t->n_added, &b->added_capacity, sizeof *t->added, err));
+    t->added[t->n_added++] = copy;
+    return LAMINA_OK;
+}
+
+lamina_status builder_added_at(builder *b, const added_token *token, lamina_error *err)
+{
+    if (token->text.bytes == 0 || find_added(b->t, token->text)) return LAMINA_OK;
+    if (builder_has(b, token->id))
+        return error_set(err, LAMINA_E_FORMAT, "%s: added token \"%.*s\" would get id %u, which is a piece's", b->name,
+                         (int)(token->text.bytes < 60 ? token->text.bytes : 60), token->text.data, token->id);
+    TRY(append_added(b, token, err));
+    return place(b, token->id, token->text.data, token->text.bytes, err);
+}
+
+/* Ids as HF gives them: that of the piece; else behind the vocabulary and behind all added before. */
+lamina_status builder_added(builder *b, const added_token *token, lamina_error *err)
+{
+    if (token->text.bytes == 0 || find_added(b->t, token->text)) return LAMINA_OK;
+    added_token copy = *token;
     int32_t id = builder_find(b, token->text.data, token->text.bytes);
     if (id >= 0) {
         copy.id = (uint32_t)id;
-    } else {
-        copy.id = last >= (int64_t)b->n_pieces ? (uint32_t)last + 1 : b->n_pieces;
-        bool taken = copy.id < b->n_ids && b->spans[copy.id].bytes != UINT32_MAX;
-        if (taken)
-            return error_set(err, LAMINA_E_FORMAT, "%s: added token \"%.*s\" would get id %u, which is a piece's",
-                             b->name, (int)(token->text.bytes < 60 ? token->text.bytes : 60), token->text.data,
-                             copy.id);
-        TRY(place(b, copy.id, token->text.data, token->text.bytes, err));
+        return append_added(b, &copy, err);
     }
-    TRY(array_grow(b->m, (void **)&t->added, t->n_added, &b->added_capacity, sizeof *t->added, err));
-    t->added[t->n_added++] = copy;
+    copy.id = b->n_pieces;
+    for (uint32_t i = 0; i < b->t->n_added; i++)
+        if (b->t->added[i].id >= copy.id) copy.id = b->t->added[i].id + 1;
+    return builder_added_at(b, &copy, err);
+}
+
+lamina_status builder_added_again(builder *b, const added_token *token, lamina_error *err)
+{
+    added_token *a = token->text.bytes ? find_added(b->t, token->text) : NULL;
+    if (!a) return builder_added(b, token, err);
+    a->special = token->special;
+    a->normalized = token->normalized;
+    a->lstrip = token->lstrip;
+    a->rstrip = token->rstrip;
+    a->single_word = token->single_word;
     return LAMINA_OK;
 }
 
@@ -444,8 +474,8 @@ static lamina_status make_vocabulary(builder *b, lamina_error *err)
         if (s.bytes == UINT32_MAX) continue;
         const char *text = b->text.data + s.offset;
         size_t bytes = s.bytes;
-        bool mapped = t->byte_level && bytes_from_alphabet(text, s.bytes, v->text + at, &bytes);
-        if (!mapped) memcpy(v->text + at, text, s.bytes);
+        bool mapped = b->raw || (t->byte_level && bytes_from_alphabet(text, s.bytes, v->text + at, &bytes));
+        if (!mapped || b->raw) memcpy(v->text + at, text, s.bytes);
         bool model = builder_find(b, text, s.bytes) == (int32_t)id;
         v->flags[id] = (uint8_t)(PIECE_PRESENT | (model && (mapped || !t->byte_level) ? PIECE_LOOKUP : 0));
         at += mapped ? bytes : s.bytes;
@@ -481,7 +511,11 @@ static void find_bytes(builder *b)
         static const char hex[] = "0123456789ABCDEF";
         char text[8] = {'<', '0', 'x', hex[byte >> 4], hex[byte & 15], '>'};
         size_t bytes = 6;
-        if (b->t->byte_level) bytes = utf8_write(byte_to_char((uint8_t)byte), text);
+        if (b->raw) {
+            text[0] = (char)byte;
+            bytes = 1;
+        } else if (b->t->byte_level)
+            bytes = utf8_write(byte_to_char((uint8_t)byte), text);
         bpe->byte_id[byte] = b->t->byte_level || bpe->byte_fallback ? builder_find(b, text, bytes) : -1;
     }
 }

@@ -9,22 +9,12 @@
 #include <string.h>
 
 #include "format/tokenizer_internal.h"
+#include "format/tokenizer_patterns.h"
 
 static const char gguf_name[] = "GGUF tokenizer";
 
 /* ---- what each name means ----------------------------------------------------------------------------------- */
 
-#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-#define TAIL         "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define LLAMA3       CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}" TAIL
-#define QWEN2        CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" TAIL
-#define UPPER        "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
-#define LOWER        "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
-#define OTHER        "[^\\r\\n\\p{L}\\p{N}]?"
-#define TAIL_SLASH   "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define TEKKEN       OTHER UPPER "*" LOWER "+|" OTHER UPPER "+" LOWER "*|\\p{N}" TAIL_SLASH
-#define GPT4O                                                                                                          \
-    OTHER UPPER "*" LOWER "+" CONTRACTIONS "?|" OTHER UPPER "+" LOWER "*" CONTRACTIONS "?|\\p{N}{1,3}" TAIL_SLASH
 #define DEEPSEEK_WORDS                                                                                                 \
     "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"               \
     " ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
@@ -55,11 +45,13 @@ typedef struct pre_row {
 } pre_row;
 
 static const pre_row pre_rows[] = {
-    {" llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 ", PRE_IGNORE_MERGES | PRE_BOS, {LLAMA3}},
-    {" dbrx smaug-bpe chatglm-bpe glm4 ", 0, {LLAMA3}},
-    {" qwen2 deepseek-r1-qwen megrez stablelm2 hunyuan ", PRE_NFC, {QWEN2}},
-    {" tekken ", PRE_IGNORE_MERGES | PRE_BOS, {TEKKEN}},
-    {" gpt-4o llama4 ", 0, {GPT4O}},
+    {" llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 ",
+     PRE_IGNORE_MERGES | PRE_BOS,
+     {PATTERN_LLAMA3}},
+    {" dbrx smaug-bpe chatglm-bpe glm4 ", 0, {PATTERN_LLAMA3}},
+    {" qwen2 deepseek-r1-qwen megrez stablelm2 hunyuan ", PRE_NFC, {PATTERN_QWEN2}},
+    {" tekken ", PRE_IGNORE_MERGES | PRE_BOS, {PATTERN_TEKKEN}},
+    {" gpt-4o llama4 ", 0, {PATTERN_GPT4O}},
     {" smollm starcoder refact command-r codeshell exaone minerva-7b ", PRE_DIGITS | PRE_GPT2, {NULL}},
     {" gpt-2 phi-2 mpt olmo jais trillion granite-docling roberta-bpe ", PRE_GPT2, {NULL}},
     {" deepseek-llm ",

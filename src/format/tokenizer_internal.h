@@ -229,6 +229,7 @@ typedef struct builder {
     text_buffer text; /* the pieces as the source spells them */
     piece_span *spans;
     size_t n_ids, spans_capacity;
+    bool raw;          /* pieces are given as bytes, not spelt in GPT-2's alphabet */
     uint32_t n_pieces; /* of the model: what HF calls the vocabulary's size */
     uint32_t *table;   /* ids by spelling; as vocabulary.piece_table */
     uint32_t mask;
@@ -247,6 +248,11 @@ lamina_status builder_merge_line(builder *b, const char *text, size_t bytes, lam
 /* Merges implied by pieces: two neighbours that spell a piece may become it, the pieces in `order` [n] (ids) first. */
 lamina_status builder_implied_merges(builder *b, const uint32_t *order, size_t n, lamina_error *err);
 lamina_status builder_added(builder *b, const added_token *token, lamina_error *err); /* id is found or given here */
+/* The same under the id that the token brings, which must be free. */
+lamina_status builder_added_at(builder *b, const added_token *token, lamina_error *err);
+/* The same, and where it is there already its flags become the token's. */
+lamina_status builder_added_again(builder *b, const added_token *token, lamina_error *err);
+bool builder_has(const builder *b, uint32_t id);                                      /* a piece or an added token */
 lamina_status builder_around(builder *b, bool before, int64_t id, lamina_error *err); /* appends to the template */
 lamina_status builder_normalizer(builder *b, const normalizer_step *step, lamina_error *err);
 lamina_status builder_splitter(builder *b, const splitter_step *step, lamina_error *err);
@@ -356,17 +362,33 @@ bool added_next(const tokenizer *t, const matcher *mt, bool plain, const char *t
 
 /* Texts of files; NULL: absent. */
 typedef struct tokenizer_files {
-    const char *json;      /* tokenizer.json */
-    const char *config;    /* tokenizer_config.json */
-    const char *special;   /* special_tokens_map.json */
-    const char *model;     /* config.json */
-    const char *chat;      /* chat_template.jinja */
-    const char *chat_json; /* chat_template.json */
-    const char *tool_use;  /* additional_chat_templates/tool_use.jinja */
+    const char *json;       /* tokenizer.json */
+    const char *config;     /* tokenizer_config.json */
+    const char *special;    /* special_tokens_map.json */
+    const char *model;      /* config.json */
+    const char *chat;       /* chat_template.jinja */
+    const char *chat_json;  /* chat_template.json */
+    const char *tool_use;   /* additional_chat_templates/tool_use.jinja */
+    const char *tekken;     /* tekken.json */
+    const char *ranks;      /* a file of base64 and ranks ... */
+    const char *ranks_name; /* ... and its name */
+    size_t tekken_bytes, ranks_bytes;
     size_t json_bytes, config_bytes, special_bytes, model_bytes, chat_bytes, chat_json_bytes, tool_use_bytes;
 } tokenizer_files;
 /* tokenizer_json.c, tokenizer_json_steps.c */
 lamina_status tokenizer_read_json(memory *m, const tokenizer_files *files, tokenizer **out, lamina_error *err);
+/* tokenizer_ranks.c: tiktoken's files, tekken.json. */
+bool tokenizer_is_ranks(const char *text, size_t bytes); /* by its first line */
+lamina_status tokenizer_read_ranks(memory *m, const tokenizer_files *files, tokenizer **out, lamina_error *err);
+lamina_status tokenizer_read_tekken(memory *m, const tokenizer_files *files, tokenizer **out, lamina_error *err);
+/* tokenizer_config.c: added and special tokens of tokenizer_config.json, or of special_tokens_map.json, and bos, eos.
+ * ids: new tokens have the ids that the file gives them, else those that follow the vocabulary. */
+lamina_status tokenizer_read_config(builder *b, const tokenizer_files *files, bool ids, lamina_error *err);
+/* "tokenizer_class" -> out [capacity]; empty when there is none. */
+lamina_status tokenizer_config_class(memory *m, const tokenizer_files *files, char *out, size_t capacity,
+                                     lamina_error *err);
+struct jp;
+lamina_status json_read_added_token(const struct jp *at, added_token *token, bool *found, lamina_error *err);
 /* tokenizer_chat.c: texts for chat templates, into a tokenizer that is there already. */
 lamina_status tokenizer_set_text(tokenizer *t, const char *name, const char *text, size_t bytes, lamina_error *err);
 lamina_status tokenizer_read_texts(tokenizer *t, const tokenizer_files *files, lamina_error *err);

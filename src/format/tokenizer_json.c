@@ -1,4 +1,4 @@
-/* tokenizer.json and tokenizer_config.json.
+/* tokenizer.json.
  *
  * The file's text is checked once and then walked by cursors, member by member, in the order in which this reader
  * needs them, whatever the order in the file; the vocabulary goes straight into the builder. Beside the text itself
@@ -8,7 +8,7 @@
 #include "format/jsonpull.h"
 #include "format/tokenizer_internal.h"
 
-static const char json_name[] = "tokenizer.json", config_name[] = "tokenizer_config.json";
+static const char json_name[] = "tokenizer.json";
 
 static lamina_status unsupported(const char *what, lamina_error *err)
 {
@@ -199,22 +199,10 @@ static lamina_status read_model(builder *b, const jp *root, lamina_error *err)
 
 static lamina_status read_added_token(builder *b, const jp *at, lamina_error *err)
 {
-    jp value;
+    added_token token;
     bool found;
-    jp_text text;
-    added_token token = {.normalized = true};
-    TRY(read_flag(at, "special", &token.special, err));
-    token.normalized = !token.special;
-    TRY(read_flag(at, "normalized", &token.normalized, err));
-    TRY(read_flag(at, "lstrip", &token.lstrip, err));
-    TRY(read_flag(at, "rstrip", &token.rstrip, err));
-    TRY(read_flag(at, "single_word", &token.single_word, err));
-    TRY(jp_member(at, "content", &found, &value, err));
+    TRY(json_read_added_token(at, &token, &found, err));
     if (!found) return error_set(err, LAMINA_E_FORMAT, "%s: an added token without \"content\"", json_name);
-    TRY(jp_string(&value, &text, err));
-    if (text.bytes > TOKEN_MAX_PATTERN)
-        return error_set(err, LAMINA_E_FORMAT, "%s: an added token of %zu bytes", json_name, text.bytes);
-    token.text = (text_span){text.data, (uint32_t)text.bytes};
     return builder_added(b, &token, err);
 }
 
@@ -227,36 +215,6 @@ static lamina_status read_added(builder *b, const jp *root, lamina_error *err)
     TRY(jp_enter(&value, JP_ARRAY, &in, err));
     for (; jp_next_item(&in); jp_skip(&in)) TRY(read_added_token(b, &in, err));
     return LAMINA_OK;
-}
-
-/* ---- tokenizer_config.json ---------------------------------------------------------------------------------- */
-
-/* "bos_token": a string, or an object with "content". */
-static lamina_status read_named(builder *b, const jp *root, const char *key, int32_t *id, lamina_error *err)
-{
-    jp value, content;
-    bool found;
-    jp_text text;
-    TRY(jp_member(root, key, &found, &value, err));
-    if (found && jp_peek(&value) == JP_OBJECT) {
-        TRY(jp_member(&value, "content", &found, &content, err));
-        value = content;
-    }
-    if (!found) return LAMINA_OK;
-    TRY(jp_string(&value, &text, err));
-    *id = builder_token(b, text.data, text.bytes);
-    return LAMINA_OK;
-}
-
-static lamina_status read_config(builder *b, const char *text, size_t bytes, lamina_error *err)
-{
-    jp_document document;
-    jp root;
-    TRY(jp_open(b->m, MEM_TOKENIZER, config_name, text, bytes, &document, &root, err));
-    lamina_status status = read_named(b, &root, "bos_token", &b->t->bos, err);
-    if (status == LAMINA_OK) status = read_named(b, &root, "eos_token", &b->t->eos, err);
-    jp_close(&document);
-    return status;
 }
 
 /* ---- the whole ---------------------------------------------------------------------------------------------- */
@@ -306,7 +264,7 @@ static lamina_status read_root(builder *b, const jp *root, const tokenizer_files
     TRY(read_model(b, root, err));
     TRY(read_added(b, root, err));
     TRY(read_part(b, root, "post_processor", json_read_post_processor, err));
-    if (files->config) TRY(read_config(b, files->config, files->config_bytes, err));
+    TRY(tokenizer_read_config(b, files, false, err));
     if (b->t->bos < 0 && b->t->n_before) b->t->bos = (int32_t)b->t->before[0];
     return tokenizer_read_texts(b->t, files, err);
 }
