@@ -39,8 +39,6 @@ def from_gguf(path):
 def oracle(path):
     if path.endswith(".gguf"):
         return from_gguf(path)
-    if os.path.exists(path + "/tokenizer.json"):
-        return Tokenizer.from_file(path + "/tokenizer.json")
     return tokenizer_ranks.load(path)
 
 

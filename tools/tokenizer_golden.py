@@ -3,13 +3,15 @@
 
 tiny.json, tiny.gguf    a byte-level BPE trained here, with added tokens of every flag, NFC and a template
 spm.json                a SentencePiece-like BPE (Prepend, Replace, byte fallback)
+wordpiece.json ...      small tokenizers of other steps (tokenizer_variants.py)
+glm4/ kimi/ tekken/     files of ranks: the first 600 of QWen 1
 texts.jsonl             texts, a JSON string a line
 NAME.ids                a line per text: ids with template, ids of plain text without template (LAMINA_PLAIN |
                         LAMINA_NO_SPECIAL), FNV-1a of the decoded text without and with special tokens
 bytes.jsonl             hexadecimal bytes that are not UTF-8, and the ids of what Python decodes them to (tiny)
 
 Usage: tokenizer_golden.py [FOLDER of tokenizers, default ../shared/tokenizers]
-Needs tokenizers==0.23.3 gguf==0.19.0."""
+Needs tokenizers==0.23.3 gguf==0.19.0 tiktoken==0.14.0."""
 import json
 import os
 import random
@@ -17,14 +19,17 @@ import sys
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+import tokenizer_ranks
 import tokenizer_texts
+import tokenizer_variants
 
 OUT = os.path.join(os.path.dirname(__file__), "..", "tests", "data", "tokenizer")
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
           r"|\s+(?!\S)|\s+")
 SPECIALS = ["<s>", "</s>", "<|left|>", "<|right|>", "<|both|>", "word", "Norm\u00e9", "Norme\u0301", "<|plain|>", "<s", "<|pla"]
 REAL = ["gpt2", "llama3", "qwen2_5", "deepseek_v3", "mistral_nemo", "mistral_v1_json", "yi", "gemma2", "internlm2",
-        "baichuan2", "chatglm3"]
+        "baichuan2", "chatglm3", "qwen1", "llama3_tiktoken"]
+VARIANTS = ["wordpiece", "metaspace_first", "metaspace_bytes", "affixes", "byte_normalizer", "wordlevel_punctuation"]
 
 
 def corpus(seed):
@@ -138,6 +143,13 @@ def main():
     s = spm()
     s.save(os.path.join(OUT, "spm.json"), pretty=False)
     golden(s, "spm", short)
+    for name, v in tokenizer_variants.variants():
+        if name in VARIANTS:
+            v.save(os.path.join(OUT, name + ".json"), pretty=False)
+            golden(v, name, short)
+    ranks = {t: r for t, r in tokenizer_ranks.read_ranks(os.path.join(shared, "qwen1/qwen.tiktoken")).items() if r < 600}
+    for path in tokenizer_ranks.write(OUT, ranks):
+        golden(tokenizer_ranks.load(path), os.path.basename(path), short)
     rng = random.Random(5)
     with open(os.path.join(OUT, "bytes.jsonl"), "w") as f:
         for _ in range(100):
@@ -146,9 +158,8 @@ def main():
             t.encode_special_tokens = False
             f.write(json.dumps({"hex": raw.hex(), "ids": t.encode(raw.decode(errors="replace")).ids}) + "\n")
     for name in REAL:
-        path = os.path.join(shared, name, "tokenizer.json")
-        if os.path.exists(path):
-            golden(Tokenizer.from_file(path), name, short[:120])
+        if os.path.isdir(os.path.join(shared, name)):
+            golden(tokenizer_ranks.load(os.path.join(shared, name)), name, short[:120])
 
 
 main()

@@ -1,4 +1,5 @@
-"""tiktoken as the oracle for folders without a tokenizer.json, and folders of families whose files are not at hand: the
+"""The oracle of a folder: tokenizers with what tokenizer_config.json adds, as transformers adds it, or tiktoken where
+there is no tokenizer.json. And folders of families whose files are not at hand: the
 same ranks under other names. The patterns and special tokens are those of each family's published tokenization code."""
 import base64
 import json
@@ -6,6 +7,7 @@ import os
 import unicodedata
 
 import tiktoken
+from tokenizers import AddedToken, Tokenizer
 
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
           r"|\s+(?!\S)|\s+")
@@ -58,12 +60,33 @@ def numbered(names, first):
     return {t: first + i for i, t in enumerate(names)}
 
 
+def with_config(tk, path):
+    """A token's flags are those of the configuration; named tokens are special. As transformers 5 does, but that a token
+    absent from vocabulary and list is not given an id beyond them."""
+    config = json.load(open(path))
+    listed = config.get("added_tokens_decoder", {})
+    tk.add_tokens([AddedToken(**listed[i]) for i in sorted(listed, key=int)])
+    named = [config.get(k + "_token") for k in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
+    named += config.get("additional_special_tokens") or []
+    there = {a.content for a in tk.get_added_tokens_decoder().values()}
+    for token in named:
+        token = {k: v for k, v in token.items() if k != "__type"} if isinstance(token, dict) else {"content": token}
+        if token["content"] in there or token["content"] is None or tk.token_to_id(token["content"]) is None:
+            continue
+        there.add(token["content"])
+        tk.add_tokens([AddedToken(**dict(token, special=True, normalized=token.get("normalized", False)))])
+    return tk
+
+
 def load(folder):
     """The oracle of a folder."""
     def there(name):
         path = os.path.join(folder, name)
         return path if os.path.exists(path) else None
 
+    if there("tokenizer.json"):
+        tk = Tokenizer.from_file(there("tokenizer.json"))
+        return with_config(tk, there("tokenizer_config.json")) if there("tokenizer_config.json") else tk
     if there("qwen.tiktoken"):
         ranks = read_ranks(there("qwen.tiktoken"))
         names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"] + ["<|extra_%d|>" % i for i in range(205)]

@@ -176,6 +176,61 @@ static void golden_sentencepiece_form(void)
     check_empty(m);
 }
 
+/* Small tokenizers of steps that no other one here has; also through the compact form. */
+static void golden_variants(void)
+{
+    static const char *const names[] = {"wordpiece", "metaspace_first", "metaspace_bytes",
+                                        "affixes",   "byte_normalizer", "wordlevel_punctuation"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char file[64];
+        memory *m = memory_new();
+        snprintf(file, sizeof file, "%s.json", names[i]);
+        tokenizer *t = from_data(m, file), *u = NULL;
+        void *data = NULL;
+        size_t n = 0;
+        lamina_error err = {0};
+        REQUIRE(t, "%s", file);
+        CHECK(tokenizer_save(m, t, &data, &n, &err) == LAMINA_OK, "%s", err.text);
+        CHECK(tokenizer_load(m, data, n, "compact", &u, &err) == LAMINA_OK, "%s: %s", file, err.text);
+        snprintf(file, sizeof file, "%s.ids", names[i]);
+        check_golden(t, m, file);
+        if (u) check_golden(u, m, file);
+        tokenizer_free(t);
+        tokenizer_free(u);
+        mem_free(m, data);
+        check_empty(m);
+    }
+}
+
+/* Files of ranks, from folders and through the compact form. */
+static void golden_ranks(void)
+{
+    static const char *const names[] = {"glm4", "kimi", "tekken"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char name[1024];
+        memory *m = memory_new();
+        tokenizer *t = NULL, *u = NULL;
+        void *data = NULL, *again = NULL;
+        size_t n = 0, n_again = 0;
+        lamina_error err = {0};
+        snprintf(name, sizeof name, TEST_DATA "/tokenizer/%s", names[i]);
+        REQUIRE(tokenizer_from_folder(m, name, &t, &err) == LAMINA_OK, "%s", err.text);
+        CHECK(tokenizer_save(m, t, &data, &n, &err) == LAMINA_OK, "%s", err.text);
+        CHECK(tokenizer_load(m, data, n, "compact", &u, &err) == LAMINA_OK, "%s: %s", name, err.text);
+        if (u) CHECK(tokenizer_save(m, u, &again, &n_again, &err) == LAMINA_OK, "%s", err.text);
+        CHECK(n == n_again && memcmp(data, again, n) == 0, "%s: %zu and %zu bytes differ", name, n, n_again);
+        snprintf(name, sizeof name, "%s.ids", names[i]);
+        check_golden(t, m, name);
+        if (u) check_golden(u, m, name);
+        CHECK(tokenizer_eos(t) >= 0, "%s: no eos", name);
+        tokenizer_free(t);
+        tokenizer_free(u);
+        mem_free(m, data);
+        mem_free(m, again);
+        check_empty(m);
+    }
+}
+
 static void golden_gguf(void)
 {
     memory *m = memory_new();
@@ -199,8 +254,9 @@ static void golden_gguf(void)
     check_empty(m);
 }
 
-static const char *const real[] = {"gpt2", "llama3", "qwen2_5",   "deepseek_v3", "mistral_nemo", "mistral_v1_json",
-                                   "yi",   "gemma2", "internlm2", "baichuan2",   "chatglm3"};
+static const char *const real[] = {
+    "gpt2",   "llama3",    "qwen2_5",   "deepseek_v3", "mistral_nemo", "mistral_v1_json", "yi",
+    "gemma2", "internlm2", "baichuan2", "chatglm3",    "qwen1",        "llama3_tiktoken"};
 
 static void golden_real(void)
 {
@@ -661,6 +717,7 @@ int main(int argc, char **argv)
 {
     static const test_case cases[] = {
         T(golden_tiny),         T(golden_sentencepiece_form),
+        T(golden_variants),     T(golden_ranks),
         T(golden_gguf),         T(golden_real),
         T(wrong_utf8),          T(decoding_limits),
         T(long_words),          T(compact_same),
