@@ -11,6 +11,10 @@ const dtype_info dtype_table[DT_COUNT] = {
     [DT_Q8_0] = {"q8_0", NULL, 8, 32, 34},
     [DT_Q4_0] = {"q4_0", NULL, 2, 32, 18},
     [DT_Q4_1] = {"q4_1", NULL, 3, 32, 20},
+    [DT_F8_E4M3] = {"f8_e4m3", "F8_E4M3", -1, 1, 1},
+    [DT_F8_E5M2] = {"f8_e5m2", "F8_E5M2", -1, 1, 1},
+    [DT_MXFP4] = {"mxfp4", NULL, 39, 32, 17},
+    [DT_MXFP4_PAIRS] = {"mxfp4_pairs", NULL, -1, 32, 16},
     [DT_F64] = {"f64", "F64", 28, 1, 8},
     [DT_I64] = {"i64", "I64", 27, 1, 8},
     [DT_I32] = {"i32", "I32", 26, 1, 4},
@@ -21,8 +25,6 @@ const dtype_info dtype_table[DT_COUNT] = {
     [DT_U16] = {"u16", "U16", -1, 1, 2},
     [DT_U8] = {"u8", "U8", -1, 1, 1},
     [DT_BOOL] = {"bool", "BOOL", -1, 1, 1},
-    [DT_F8_E4M3] = {"f8_e4m3", "F8_E4M3", -1, 1, 1},
-    [DT_F8_E5M2] = {"f8_e5m2", "F8_E5M2", -1, 1, 1},
     [DT_OTHER] = {"other", NULL, -1, 0, 0},
 };
 

@@ -13,7 +13,11 @@ typedef enum dtype {
     DT_Q8_0, /* 32 elements: f16 scale d, 32 int8 q; value d * q */
     DT_Q4_0, /* 32 elements: f16 scale d, 16 bytes; value d * (nibble - 8); byte j: elements j (low), j + 16 (high) */
     DT_Q4_1, /* 32 elements: f16 scale d, f16 minimum m, 16 bytes as Q4_0; value d * nibble + m */
-    DT_WEIGHTS, /* types above can be weights that kernels apply */
+    DT_F8_E4M3,     /* OCP OFP8: 4 bits of exponent, no infinity, NaN 0x7f and 0xff */
+    DT_F8_E5M2,     /* the upper half of an f16 */
+    DT_MXFP4,       /* 32 elements: e8m0 scale e, 16 bytes as Q4_0; value fp4(nibble) * 2^(e - 127) */
+    DT_MXFP4_PAIRS, /* 32 elements: 16 bytes, byte j: elements 2j (low), 2j + 1 (high); the scales lie elsewhere */
+    DT_WEIGHTS,     /* types above can be weights that kernels apply */
     /* seen in files, never applied */
     DT_F64 = DT_WEIGHTS,
     DT_I64,
@@ -25,8 +29,6 @@ typedef enum dtype {
     DT_U16,
     DT_U8,
     DT_BOOL,
-    DT_F8_E4M3,
-    DT_F8_E5M2,
     DT_OTHER, /* a GGUF type that this version does not compute; its number is kept beside it */
     DT_COUNT
 } dtype;

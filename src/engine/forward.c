@@ -100,7 +100,8 @@ static lamina_status embed(pass *p)
     } else {
         for (uint32_t i = 0; i < p->n; i++) memcpy(a->embed + i * row, rows + (uint64_t)p->rows[i].token * row, row);
     }
-    p->ops->widen(p->b, w->type, a->embed, p->n, p->mo->hidden, a->x);
+    matrix_rows m = {.type = w->type, .data = a->embed, .n_rows = p->n, .cols = p->mo->hidden};
+    p->ops->widen(p->b, &m, a->x);
     return LAMINA_OK;
 }
 
@@ -118,10 +119,24 @@ static void angles(pass *p)
     }
 }
 
+/* out [n, k] = the norm of x, which may be out. */
+static void norm(pass *p, const float *x, const float *weights, uint32_t n, uint32_t k, float *out)
+{
+    norm_args a = {.form = BACKEND_RMS_NORM,
+                   .x = x,
+                   .w = weights,
+                   .n = n,
+                   .k = k,
+                   .w_rows = 1,
+                   .eps = p->mo->norm_eps,
+                   .out = out};
+    p->ops->norm(p->b, &a);
+}
+
 static void norm_and_pack(pass *p, const float *weights)
 {
     activations *a = p->a;
-    p->ops->rms_norm(p->b, a->x, weights, p->n, p->mo->hidden, p->mo->norm_eps, a->t);
+    norm(p, a->x, weights, p->n, p->mo->hidden, a->t);
     p->ops->pack(p->b, a->t, p->n, p->mo->hidden, a->packed);
 }
 
@@ -142,8 +157,8 @@ static lamina_status attention(pass *p, uint32_t index)
     if (v[ROLE_K_BIAS]) p->ops->add_bias(p->b, k, v[ROLE_K_BIAS], n, wkv);
     if (v[ROLE_V_BIAS]) p->ops->add_bias(p->b, val, v[ROLE_V_BIAS], n, wkv);
     if (mo->qk_norm) {
-        p->ops->rms_norm(p->b, q, v[ROLE_Q_NORM], n * mo->heads, mo->head_dim, mo->norm_eps, q);
-        p->ops->rms_norm(p->b, k, v[ROLE_K_NORM], n * mo->kv_heads, mo->head_dim, mo->norm_eps, k);
+        norm(p, q, v[ROLE_Q_NORM], n * mo->heads, mo->head_dim, q);
+        norm(p, k, v[ROLE_K_NORM], n * mo->kv_heads, mo->head_dim, k);
     }
     if (l->rope) {
         rotate_kind kind = mo->rope.style == ROPE_HALF ? ROTATE_HALF : ROTATE_INTERLEAVED;
@@ -158,6 +173,7 @@ static lamina_status attention(pass *p, uint32_t index)
                            .heads = mo->heads,
                            .kv_heads = mo->kv_heads,
                            .head_dim = mo->head_dim,
+                           .v_dim = mo->head_dim,
                            .scale = mo->attention_scale,
                            .window = l->window,
                            .parts = a->parts,
@@ -182,7 +198,7 @@ static lamina_status feed_forward(pass *p, uint32_t index)
     norm_and_pack(p, p->e->vectors.layers[index].v[ROLE_FFN_NORM]);
     TRY(product(p, n, gate, mo->ffn));
     TRY(product(p, n, up, mo->ffn));
-    p->ops->gate(p->b, mo->act == ACT_SILU ? BACKEND_SILU : BACKEND_GELU_TANH, gate, up, (uint64_t)n * mo->ffn);
+    p->ops->gate(p->b, mo->act == ACT_SILU ? BACKEND_SILU : BACKEND_GELU_TANH, 0.0f, gate, up, (uint64_t)n * mo->ffn);
     p->ops->pack(p->b, gate, n, mo->ffn, a->packed);
     TRY(product(p, n, a->t, mo->hidden));
     p->ops->add(p->b, a->x, a->t, (uint64_t)n * mo->hidden);
@@ -198,7 +214,7 @@ static lamina_status head(pass *p, deliver_fn deliver, void *user)
         uint32_t n = p->n_wanted - done < a->logit_rows ? p->n_wanted - done : a->logit_rows;
         p->matrix = p->e->schedule.tail;
         p->ops->take_rows(p->b, a->x, a->wanted + done, n, mo->hidden, a->t);
-        p->ops->rms_norm(p->b, a->t, p->e->vectors.final_norm, n, mo->hidden, mo->norm_eps, a->t);
+        norm(p, a->t, p->e->vectors.final_norm, n, mo->hidden, a->t);
         p->ops->pack(p->b, a->t, n, mo->hidden, a->packed);
         TRY(product(p, n, a->logits, mo->vocab));
         for (uint32_t i = 0; i < n; i++) {

@@ -97,7 +97,8 @@ static lamina_status read_all(loader *l, lamina_error *err)
         }
         if (status != LAMINA_OK) continue; /* what is in flight must still come back */
         const unsigned char *data = l->staging + slot * l->slot_bytes + w->w->offset % READ_ALIGN;
-        l->e->backend->ops->widen(l->e->backend, w->w->type, data, 1, w->w->cols, w->to);
+        matrix_rows m = {.type = w->w->type, .data = data, .n_rows = 1, .cols = w->w->cols};
+        l->e->backend->ops->widen(l->e->backend, &m, w->to);
         if (next < l->n) {
             ask(l, slot, next++);
             reader_flush(l->r);

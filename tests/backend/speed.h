@@ -105,6 +105,7 @@ static void speed_attention(bench *s, uint32_t n, uint32_t position, bool half)
                         .heads = HEADS,
                         .kv_heads = KV_HEADS,
                         .head_dim = DIM,
+                        .v_dim = DIM,
                         .scale = 0.1f,
                         .parts = &part,
                         .n_parts = 1};

@@ -70,10 +70,59 @@ static void fill_weights(dtype type, uint8_t *w, uint64_t bytes, bool special)
         uint16_t b = (uint16_t)(bits_of(f) >> 16);
         if (type == DT_F32)
             memcpy(w + at, &f, 4);
-        else
-            memcpy(w + at, type == DT_BF16 ? &b : &h, 2);
+        else if (type == DT_BF16)
+            memcpy(w + at, &b, 2);
+        else if (type == DT_MXFP4)
+            w[at] = (uint8_t)(124 + random_below(6));
+        else if (type == DT_F8_E4M3 || type == DT_F8_E5M2)
+            w[at] &= 0xbf; /* neither infinity nor NaN */
+        else if (type != DT_MXFP4_PAIRS)
+            memcpy(w + at, &h, 2);
         if (type == DT_Q4_1) memcpy(w + at + 2, &m, 2);
     }
+}
+
+/* What lies beside the weights: block scales of f8 (sometimes none), e8m0 scales of mxfp4_pairs. */
+typedef struct beside {
+    float *scales;
+    uint8_t *side;
+} beside;
+
+static beside beside_new(matrix_rows *w, bool special)
+{
+    beside b = {0};
+    if ((w->type == DT_F8_E4M3 || w->type == DT_F8_E5M2) && random_below(4)) {
+        w->row0 = random_below(300);
+        w->scale_rows = 1 + random_below(130);
+        w->scale_cols = 32u << random_below(4);
+        w->scales_stride = (w->cols + w->scale_cols - 1) / w->scale_cols + random_below(2);
+        size_t n = ((w->row0 + w->n_rows) / w->scale_rows + 1) * w->scales_stride;
+        w->scales = b.scales = malloc(n * sizeof *b.scales);
+        if (!b.scales) abort();
+        fill_floats(b.scales, n, special);
+    } else if (w->type == DT_MXFP4_PAIRS) {
+        size_t n = w->n_rows * (w->cols / 32);
+        w->side = b.side = malloc(n);
+        if (!b.side) abort();
+        for (size_t i = 0; i < n; i++) b.side[i] = (uint8_t)(special ? random_bits() : 124 + random_below(6));
+    }
+    return b;
+}
+
+static void beside_free(beside b)
+{
+    free(b.scales), free(b.side);
+}
+
+/* Rows of w from r on. */
+static matrix_rows rows_from(const matrix_rows *w, uint64_t r, uint64_t n)
+{
+    matrix_rows m = *w;
+    m.data = (const uint8_t *)w->data + r * dtype_row_bytes(w->type, w->cols);
+    m.n_rows = n;
+    m.row0 += r;
+    if (m.side) m.side += r * (w->cols / 32);
+    return m;
 }
 
 static size_t first_difference(const float *a, const float *b, size_t n)
@@ -179,28 +228,27 @@ typedef struct product_case {
 } product_case;
 
 /* expected [n, rows], by the specification. */
-static void product_reference(const product_case *c, const uint8_t *w, const float *x, float *expected)
+static void product_reference(const product_case *c, const matrix_rows *w, const float *x, float *expected)
 {
     float *row = take(c->k * 4);
     for (uint64_t r = 0; r < c->rows; r++) {
-        for (uint64_t i = 0; i < c->k; i++) row[i] = spec_weight(c->type, w + r * dtype_row_bytes(c->type, c->k), i);
+        for (uint64_t i = 0; i < c->k; i++) row[i] = spec_weight(w, r, i);
         for (uint32_t t = 0; t < c->n; t++) expected[t * c->rows + r] = spec_dot(row, x + t * c->k, c->k);
     }
     free(row);
 }
 
 /* n token rows from row t0 on, the weights' rows in chunks of `chunk`. */
-static void product_once(backend *b, const product_case *c, const uint8_t *w, const float *x, uint32_t t0, uint32_t n,
-                         uint64_t chunk, const float *expected)
+static void product_once(backend *b, const product_case *c, const matrix_rows *w, const float *x, uint32_t t0,
+                         uint32_t n, uint64_t chunk, const float *expected)
 {
-    uint64_t stride = c->rows + 3, row = dtype_row_bytes(c->type, c->k);
+    uint64_t stride = c->rows + 3;
     float *y = take(n * stride * 4);
     void *packed = take(b->ops->packed_bytes(b, n, c->k));
     for (uint64_t i = 0; i < n * stride; i++) y[i] = 123.0f;
     b->ops->pack(b, x + t0 * c->k, n, c->k, packed);
     for (uint64_t r = 0; r < c->rows; r += chunk) {
-        matrix_rows m = {.type = c->type, .data = w + r * row, .cols = c->k};
-        m.n_rows = c->rows - r < chunk ? c->rows - r : chunk;
+        matrix_rows m = rows_from(w, r, c->rows - r < chunk ? c->rows - r : chunk);
         b->ops->apply(b, &m, packed, n, y + r, stride);
     }
     bool same = true, clean = true;
@@ -224,15 +272,18 @@ static void product(const product_case *c)
     float *x = take(c->n * c->k * 4), *expected = take(c->n * c->rows * 4);
     fill_weights(c->type, w, bytes, c->special);
     fill_floats(x, c->n * c->k, c->special);
-    product_reference(c, w, x, expected);
+    matrix_rows m = {.type = c->type, .data = w, .n_rows = c->rows, .cols = c->k};
+    beside side = beside_new(&m, c->special);
+    product_reference(c, &m, x, expected);
     for (size_t i = 0; i < n_backends; i++)
         for (size_t j = 0; j < sizeof counts / sizeof *counts && counts[j] <= c->n; j++) {
             if (threads_of(i) != 2 && counts[j] != 3 && counts[j] != 13) continue;
             uint32_t t0 = random_below(c->n - counts[j] + 1);
             uint64_t chunk = random_below(2) ? c->rows : 1 + random_below((uint32_t)c->rows);
-            product_once(backends[i], c, w, x, t0, counts[j], chunk, expected);
+            product_once(backends[i], c, &m, x, t0, counts[j], chunk, expected);
         }
     guarded_free(g);
+    beside_free(side);
     free(x);
     free(expected);
 }
@@ -274,14 +325,17 @@ static void widen_is_the_specification(void)
             uint8_t *w = g.base + g.bytes - bytes - k % 2;
             float *x = (float *)(void *)(out.base + out.bytes) - ROWS * k, expected[ROWS * 160];
             fill_weights(type, w, bytes, k % 3 == 0);
-            for (uint64_t i = 0; i < ROWS * k; i++) expected[i] = spec_weight(type, w + i / k * row, i % k);
+            matrix_rows m = {.type = type, .data = w, .n_rows = ROWS, .cols = k};
+            beside side = beside_new(&m, k % 3 == 0);
+            for (uint64_t i = 0; i < ROWS * k; i++) expected[i] = spec_weight(&m, i / k, i % k);
             for (size_t i = 0; i < n_backends; i++) {
-                backends[i]->ops->widen(backends[i], type, w, ROWS, k, x);
+                backends[i]->ops->widen(backends[i], &m, x);
                 CHECK_SAME(x, expected, ROWS * k, "%s %s k %llu", backend_cpu_isa(backends[i]), dtype_name(type),
                            (unsigned long long)k);
             }
             guarded_free(g);
             guarded_free(out);
+            beside_free(side);
         }
 }
 
@@ -309,6 +363,11 @@ static void dot_is_a_dot_product(void)
     printf("  worst error over its bound: %.3f\n", worst);
 }
 
+static float element(dtype type, const uint8_t *row, uint64_t i)
+{
+    return spec_weight(&(matrix_rows){.type = type, .data = row}, 0, i);
+}
+
 /* Known blocks of the quantised types, by their definition. */
 static void blocks_have_their_values(void)
 {
@@ -321,12 +380,11 @@ static void blocks_have_their_values(void)
     q8[2] = 0x80, q8[33] = 127;
     q40[2] = 0xf0, q40[17] = 0x3c;
     q41[4] = 0xf0, q41[19] = 0x3c;
-    CHECK(spec_weight(DT_Q8_0, q8, 0) == -64.0f && spec_weight(DT_Q8_0, q8, 31) == 63.5f, "q8_0");
-    CHECK(spec_weight(DT_Q4_0, q40, 0) == -4.0f && spec_weight(DT_Q4_0, q40, 16) == 3.5f,
-          "q4_0 ends of the first byte");
-    CHECK(spec_weight(DT_Q4_0, q40, 15) == 2.0f && spec_weight(DT_Q4_0, q40, 31) == -2.5f, "q4_0 last byte");
-    CHECK(spec_weight(DT_Q4_1, q41, 0) == -3.0f && spec_weight(DT_Q4_1, q41, 16) == 4.5f, "q4_1 first byte");
-    CHECK(spec_weight(DT_Q4_1, q41, 15) == 3.0f && spec_weight(DT_Q4_1, q41, 31) == -1.5f, "q4_1 last byte");
+    CHECK(element(DT_Q8_0, q8, 0) == -64.0f && element(DT_Q8_0, q8, 31) == 63.5f, "q8_0");
+    CHECK(element(DT_Q4_0, q40, 0) == -4.0f && element(DT_Q4_0, q40, 16) == 3.5f, "q4_0 ends of the first byte");
+    CHECK(element(DT_Q4_0, q40, 15) == 2.0f && element(DT_Q4_0, q40, 31) == -2.5f, "q4_0 last byte");
+    CHECK(element(DT_Q4_1, q41, 0) == -3.0f && element(DT_Q4_1, q41, 16) == 4.5f, "q4_1 first byte");
+    CHECK(element(DT_Q4_1, q41, 15) == 3.0f && element(DT_Q4_1, q41, 31) == -1.5f, "q4_1 last byte");
 }
 
 /* ---- functions ---------------------------------------------------------------------------------------------------- */
@@ -425,7 +483,8 @@ static void activations_are_right(void)
     for (float x = -30.0f; x < 30.0f; x += 0.00137f) {
         double d = (double)x, u = 0.7978845608028654 * (d + 0.044715 * d * d * d);
         double silu = d / (1 + exp(-d)), gelu = d / (1 + exp(-2 * u));
-        double es = fabs((double)spec_silu(x) - silu), eg = fabs((double)spec_gelu_tanh(x) - gelu);
+        double es = fabs((double)spec_activation(BACKEND_SILU, x, 0) - silu),
+               eg = fabs((double)spec_activation(BACKEND_GELU_TANH, x, 0) - gelu);
         double over = fabs(d) * 0x1p-128 + 0x1p-149;
         double bs = fabs(silu) * 6 * 0x1p-24 + over, bg = fabs(gelu) * (6 + 12 * fabs(u)) * 0x1p-24 + over;
         if (es / bs > worst) worst = es / bs;
@@ -433,7 +492,9 @@ static void activations_are_right(void)
     }
     printf("  worst error over its bound: %.3f\n", worst);
     CHECK(worst <= bound, "activation off");
-    CHECK(fabs((double)spec_gelu_tanh(1.0f) - 0.5 * (1 + tanh(0.7978845608028654 * 1.044715))) < 1e-7, "tanh form");
+    CHECK(fabs((double)spec_activation(BACKEND_GELU_TANH, 1.0f, 0) - 0.5 * (1 + tanh(0.7978845608028654 * 1.044715))) <
+              1e-7,
+          "tanh form");
 }
 
 /* ---- rows and elements -------------------------------------------------------------------------------------------- */
@@ -453,13 +514,50 @@ static void elements_are_the_specification(void)
             for (uint64_t j = 0; j < n; j++) want[j] = x[j] + y[j];
             CHECK_SAME(got, want, n, "add on %s", backend_cpu_isa(b));
             memcpy(got, x, n * 4);
-            b->ops->gate(b, BACKEND_SILU, got, y, n);
-            for (uint64_t j = 0; j < n; j++) want[j] = spec_silu(x[j]) * y[j];
-            CHECK_SAME(got, want, n, "silu on %s", backend_cpu_isa(b));
+            b->ops->add_scaled(b, got, y, 0.3f, n);
+            for (uint64_t j = 0; j < n; j++) want[j] = x[j] + 0.3f * y[j];
+            CHECK_SAME(got, want, n, "add_scaled on %s", backend_cpu_isa(b));
             memcpy(got, x, n * 4);
-            b->ops->gate(b, BACKEND_GELU_TANH, got, y, n);
-            for (uint64_t j = 0; j < n; j++) want[j] = spec_gelu_tanh(x[j]) * y[j];
-            CHECK_SAME(got, want, n, "gelu on %s", backend_cpu_isa(b));
+            b->ops->scale(b, got, -1.7f, n);
+            for (uint64_t j = 0; j < n; j++) want[j] = x[j] * -1.7f;
+            CHECK_SAME(got, want, n, "scale on %s", backend_cpu_isa(b));
+            memcpy(got, x, n * 4);
+            b->ops->softcap(b, got, 1.5f, n);
+            for (uint64_t j = 0; j < n; j++) want[j] = spec_softcap(x[j], 1.5f);
+            CHECK_SAME(got, want, n, "softcap on %s", backend_cpu_isa(b));
+            memcpy(got, x, n * 4);
+            b->ops->sigmoid(b, got, n);
+            for (uint64_t j = 0; j < n; j++) want[j] = spec_sigmoid(x[j]);
+            CHECK_SAME(got, want, n, "sigmoid on %s", backend_cpu_isa(b));
+            b->ops->zero(b, got, n);
+            memset(want, 0, n * 4);
+            CHECK_SAME(got, want, n, "zero on %s", backend_cpu_isa(b));
+        }
+        free(x), free(y), free(got), free(want);
+    }
+}
+
+static void activations_are_the_specification(void)
+{
+    static const uint64_t sizes[] = {1, 15, 16, 17, 100, 1025, 30001};
+    for (size_t s = 0; s < 2 * sizeof sizes / sizeof *sizes; s++) {
+        uint64_t n = sizes[s / 2];
+        float *x = take(n * 4), *y = take(n * 4), *got = take(n * 4), *want = take(n * 4);
+        fill_floats(x, n, true);
+        fill_floats(y, n, true);
+        for (uint64_t j = 0; j < n; j++)
+            x[j] = s % 2 ? of_bits(random_bits()) : x[j] * (float)(1 + random_below(20)); /* all forms of erf */
+        for (size_t i = 0; i < n_backends * BACKEND_ACTS; i++) {
+            backend *b = backends[i / BACKEND_ACTS];
+            act_kind act = i % BACKEND_ACTS;
+            memcpy(got, x, n * 4);
+            b->ops->gate(b, act, 1.25f, got, y, n);
+            for (uint64_t j = 0; j < n; j++) want[j] = spec_gate(act, x[j], y[j], 1.25f);
+            CHECK_SAME(got, want, n, "gate %d on %s", (int)act, backend_cpu_isa(b));
+            memcpy(got, x, n * 4);
+            b->ops->activate(b, act, 1.25f, got, n);
+            for (uint64_t j = 0; j < n; j++) want[j] = spec_activation(act, x[j], 1.25f);
+            CHECK_SAME(got, want, n, "activation %d on %s", (int)act, backend_cpu_isa(b));
         }
         free(x), free(y), free(got), free(want);
     }
@@ -477,10 +575,6 @@ static void rows_are_the_specification(void)
         for (uint32_t r = 0; r < n; r++) index[r] = random_below(n);
         for (size_t i = 0; i < n_backends; i++) {
             backend *b = backends[i];
-            for (uint32_t r = 0; r < n; r++) spec_rms_norm(x + r * k, w, k, 1e-5f, want + r * k);
-            memcpy(got, x, n * k * 4);
-            b->ops->rms_norm(b, got, w, n, k, 1e-5f, got);
-            CHECK_SAME(got, want, n * k, "rms_norm of %u on %s", k, backend_cpu_isa(b));
             memcpy(got, x, n * k * 4);
             b->ops->add_bias(b, got, w, n, k);
             for (uint32_t j = 0; j < n * k; j++) want[j] = x[j] + w[j % k];
@@ -572,6 +666,7 @@ static void story_new(story *s)
                                 .v = (uint8_t *)s->cache_v + kv_head * head,
                                 .capacity = s->capacity,
                                 .head_dim = s->dim,
+                                .v_dim = s->dim,
                                 .position = i / s->heads,
                                 .window = s->window,
                                 .scale = 0.3f,
@@ -617,6 +712,7 @@ static void tell(backend *b, story *stories, uint32_t n_stories, uint32_t batch)
                             .heads = s0->heads,
                             .kv_heads = s0->kv_heads,
                             .head_dim = s0->dim,
+                            .v_dim = s0->dim,
                             .scale = 0.3f,
                             .window = s0->window,
                             .parts = parts};
@@ -765,24 +861,14 @@ static void measures_are_positive(void)
 
 int main(int argc, char **argv)
 {
-    static const test_case cases[] = {T(dot_is_a_dot_product),
-                                      T(blocks_have_their_values),
-                                      T(products_are_the_specification),
-                                      T(products_of_many_rows),
-                                      T(widen_is_the_specification),
-                                      T(exp_is_within_an_ulp),
-                                      T(log_and_angles_are_rounded),
-                                      T(exp_is_the_same_on_every_level),
-                                      T(narrow_is_the_same_on_every_level),
-                                      T(activations_are_right),
-                                      T(elements_are_the_specification),
-                                      T(rows_are_the_specification),
-                                      T(rotations_are_the_specification),
-                                      T(attention_is_softmax),
-                                      T(attention_is_the_specification),
-                                      T(memory_is_zeroed_and_counted),
-                                      T(creation_fails_cleanly),
-                                      T(measures_are_positive)};
+    static const test_case cases[] = {
+        T(dot_is_a_dot_product),           T(blocks_have_their_values),        T(products_are_the_specification),
+        T(products_of_many_rows),          T(widen_is_the_specification),      T(exp_is_within_an_ulp),
+        T(log_and_angles_are_rounded),     T(exp_is_the_same_on_every_level),  T(narrow_is_the_same_on_every_level),
+        T(activations_are_right),          T(elements_are_the_specification),  T(activations_are_the_specification),
+        T(rows_are_the_specification),     T(rotations_are_the_specification), T(attention_is_softmax),
+        T(attention_is_the_specification), T(memory_is_zeroed_and_counted),    T(creation_fails_cleanly),
+        T(measures_are_positive)};
     if (argc > 1 && !strcmp(argv[1], "--speed")) return speed_main(argc, argv);
     if (!setup()) return 1;
     int result = test_main(argc, argv, cases, sizeof cases / sizeof *cases);

@@ -36,12 +36,12 @@ static void write_values(const cpu *c, const attention_args *a, const attention_
                          uint32_t n, uint64_t slot)
 {
     for (uint32_t i = 0; i < n; i++) {
-        const float *v = a->v + ((uint64_t)(p->row0 + row + i) * a->kv_heads + head) * a->head_dim;
-        uint64_t at = ((uint64_t)head * p->kv.capacity + slot + i) * a->head_dim;
+        const float *v = a->v + ((uint64_t)(p->row0 + row + i) * a->kv_heads + head) * a->v_dim;
+        uint64_t at = ((uint64_t)head * p->kv.capacity + slot + i) * a->v_dim;
         if (p->kv.half)
-            c->kernels.narrow(v, (uint16_t *)p->kv.v + at, a->head_dim);
+            c->kernels.narrow(v, (uint16_t *)p->kv.v + at, a->v_dim);
         else
-            memcpy((float *)p->kv.v + at, v, a->head_dim * sizeof *v);
+            memcpy((float *)p->kv.v + at, v, a->v_dim * sizeof *v);
     }
 }
 
@@ -58,7 +58,7 @@ static void write_heads(void *arg, uint64_t from, uint64_t to)
             n = KV_BLOCK - (uint32_t)(slot % KV_BLOCK);
             if (n > p->n_rows - row) n = p->n_rows - row;
             write_keys(j->c, a, p, head, row, n, slot);
-            write_values(j->c, a, p, head, row, n, slot);
+            if (!a->values_in_keys) write_values(j->c, a, p, head, row, n, slot);
         }
     }
 }
@@ -74,21 +74,28 @@ static uint64_t tiles_of(const attention_job *j, const attention_rows *p)
 static void attend_tile(const attention_job *j, const attention_rows *p, uint32_t head, uint64_t tile, float *scratch)
 {
     const attention_args *a = j->a;
-    uint64_t cache = (uint64_t)head * p->kv.capacity * a->head_dim * (p->kv.half ? 2 : 4);
+    uint64_t bytes = (uint64_t)head * p->kv.capacity * (p->kv.half ? 2 : 4); /* times elements of a position */
     uint64_t pairs = (uint64_t)p->n_rows * j->group, from = tile * j->tile;
     attend_args t = {.head_dim = a->head_dim,
+                     .v_dim = a->v_dim,
                      .capacity = p->kv.capacity,
                      .window = a->window,
                      .scale = a->scale,
-                     .k = (const uint8_t *)p->kv.k + cache,
-                     .v = (const uint8_t *)p->kv.v + cache,
+                     .softcap = a->softcap,
+                     .sinks = a->sinks != NULL,
+                     .sloped = a->slopes != NULL,
+                     .k = (const uint8_t *)p->kv.k + bytes * a->head_dim,
+                     .v = a->values_in_keys ? NULL : (const uint8_t *)p->kv.v + bytes * a->v_dim,
                      .half = p->kv.half,
                      .scratch = scratch};
     for (uint64_t i = from; i < from + j->tile && i < pairs; i++, t.n++) {
         uint32_t row = (uint32_t)(i / j->group);
-        uint64_t at = ((uint64_t)(p->row0 + row) * a->heads + (uint64_t)head * j->group + i % j->group) * a->head_dim;
-        t.q[t.n] = a->q + at;
-        t.out[t.n] = a->out + at;
+        uint32_t of = (uint32_t)(head * j->group + i % j->group); /* query head */
+        uint64_t pair = (uint64_t)(p->row0 + row) * a->heads + of;
+        t.q[t.n] = a->q + pair * a->head_dim;
+        t.out[t.n] = a->out + pair * a->v_dim;
+        t.sink[t.n] = a->sinks ? a->sinks[of] : 0.0f;
+        t.slope[t.n] = a->slopes ? a->slopes[of] : 0.0f;
         t.position[t.n] = p->position + row;
     }
     j->c->kernels.attend(&t);

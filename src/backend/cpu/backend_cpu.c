@@ -62,58 +62,97 @@ void cpu_items(cpu *c, items_fn fn, void *arg, uint64_t n, uint64_t elements)
 
 enum { STRIP = 1024 /* elements of an elementwise operation that go together */ };
 
+typedef struct norm_job {
+    const norm_args *a;
+    void (*norm)(const norm_row *row);
+} norm_job;
+
 typedef struct rows_args {
-    const cpu *c;
+    cpu *c;
     const float *x, *w;
-    const uint8_t *stored;
     float *out, *out2;
     uint64_t k, n;
     uint32_t heads, head_dim, dims;
-    float eps;
-    dtype type;
+    float factor;
     rotate_kind rotate;
     act_kind act;
     const uint32_t *index;
 } rows_args;
 
-static void widen_rows(void *arg, uint64_t from, uint64_t to)
+/* Elements of a run of strips. */
+typedef struct span {
+    uint64_t at, n;
+} span;
+
+static span span_of(const rows_args *a, uint64_t from, uint64_t to)
 {
-    const rows_args *a = arg;
-    uint64_t bytes = dtype_row_bytes(a->type, a->k);
-    for (uint64_t r = from; r < to; r++)
-        a->c->kernels.weight[a->type].widen(a->stored + r * bytes, a->k, a->out + r * a->k);
+    uint64_t end = to * STRIP < a->n ? to * STRIP : a->n;
+    return (span){from * STRIP, end - from * STRIP};
 }
 
-static void cpu_widen(backend *b, dtype type, const void *rows, uint32_t n, uint64_t k, float *x)
+/* cost: of an element, as that of so many that are only added. */
+static void strips(items_fn fn, rows_args *a, uint64_t cost)
 {
-    rows_args a = {.c = cpu_of(b), .type = type, .stored = rows, .k = k, .out = x};
-    cpu_items(cpu_of(b), widen_rows, &a, n, k);
+    cpu_items(a->c, fn, a, (a->n + STRIP - 1) / STRIP, STRIP * cost);
 }
 
 static void norm_rows(void *arg, uint64_t from, uint64_t to)
 {
-    const rows_args *a = arg;
-    for (uint64_t r = from; r < to; r++)
-        a->c->kernels.rms_norm(a->x + r * a->k, a->w, (uint32_t)a->k, a->eps, a->out + r * a->k);
+    const norm_job *j = arg;
+    const norm_args *a = j->a;
+    for (uint64_t i = from; i < to; i++) {
+        uint64_t at = i % a->w_rows * a->k;
+        norm_row row = {.x = a->x + i * a->k,
+                        .w = a->w ? a->w + at : NULL,
+                        .b = a->b ? a->b + at : NULL,
+                        .k = a->k,
+                        .eps = a->eps,
+                        .out = a->out + i * a->k};
+        j->norm(&row);
+    }
 }
 
-static void cpu_rms_norm(backend *b, const float *x, const float *w, uint32_t n, uint32_t k, float eps, float *out)
+static void cpu_norm(backend *b, const norm_args *a)
 {
-    rows_args a = {.c = cpu_of(b), .x = x, .w = w, .k = k, .eps = eps, .out = out};
-    cpu_items(cpu_of(b), norm_rows, &a, n, k);
+    const kernels *k = &cpu_of(b)->kernels;
+    norm_job j = {.a = a, .norm = a->form == BACKEND_RMS_NORM ? k->rms_norm : k->layer_norm};
+    cpu_items(cpu_of(b), norm_rows, &j, a->n, a->k);
+}
+
+static void zero_strips(void *arg, uint64_t from, uint64_t to)
+{
+    const rows_args *a = arg;
+    span s = span_of(a, from, to);
+    memset(a->out + s.at, 0, s.n * sizeof(float));
+}
+
+static void cpu_zero(backend *b, float *x, uint64_t n)
+{
+    strips(zero_strips, &(rows_args){.c = cpu_of(b), .out = x, .n = n}, 1);
 }
 
 static void add_strips(void *arg, uint64_t from, uint64_t to)
 {
     const rows_args *a = arg;
-    uint64_t i = from * STRIP, end = to * STRIP < a->n ? to * STRIP : a->n;
-    a->c->kernels.add(a->out + i, a->x + i, end - i);
+    span s = span_of(a, from, to);
+    a->c->kernels.add(a->out + s.at, a->x + s.at, s.n);
 }
 
 static void cpu_add(backend *b, float *x, const float *y, uint64_t n)
 {
-    rows_args a = {.c = cpu_of(b), .x = y, .out = x, .n = n};
-    cpu_items(cpu_of(b), add_strips, &a, (n + STRIP - 1) / STRIP, STRIP);
+    strips(add_strips, &(rows_args){.c = cpu_of(b), .x = y, .out = x, .n = n}, 1);
+}
+
+static void add_scaled_strips(void *arg, uint64_t from, uint64_t to)
+{
+    const rows_args *a = arg;
+    span s = span_of(a, from, to);
+    a->c->kernels.add_scaled(a->out + s.at, a->x + s.at, a->factor, s.n);
+}
+
+static void cpu_add_scaled(backend *b, float *x, const float *y, float factor, uint64_t n)
+{
+    strips(add_scaled_strips, &(rows_args){.c = cpu_of(b), .x = y, .out = x, .factor = factor, .n = n}, 1);
 }
 
 static void bias_rows(void *arg, uint64_t from, uint64_t to)
@@ -128,20 +167,80 @@ static void cpu_add_bias(backend *b, float *x, const float *bias, uint32_t n, ui
     cpu_items(cpu_of(b), bias_rows, &a, n, k);
 }
 
+static void scale_strips(void *arg, uint64_t from, uint64_t to)
+{
+    const rows_args *a = arg;
+    span s = span_of(a, from, to);
+    a->c->kernels.scale(a->out + s.at, a->factor, s.n);
+}
+
+static void cpu_scale(backend *b, float *x, float factor, uint64_t n)
+{
+    strips(scale_strips, &(rows_args){.c = cpu_of(b), .out = x, .factor = factor, .n = n}, 1);
+}
+
+static void scaled_rows(void *arg, uint64_t from, uint64_t to)
+{
+    const rows_args *a = arg;
+    for (uint64_t r = from; r < to; r++) a->c->kernels.scale(a->out + r * a->k, a->x[r], a->k);
+}
+
+static void cpu_scale_rows(backend *b, float *x, const float *factors, uint32_t n, uint32_t k)
+{
+    rows_args a = {.c = cpu_of(b), .x = factors, .out = x, .k = k};
+    cpu_items(cpu_of(b), scaled_rows, &a, n, k);
+}
+
+enum { EXP_COST = 4 };
+
+static void softcap_strips(void *arg, uint64_t from, uint64_t to)
+{
+    const rows_args *a = arg;
+    span s = span_of(a, from, to);
+    a->c->kernels.softcap(a->out + s.at, a->factor, s.n);
+}
+
+static void cpu_softcap(backend *b, float *x, float cap, uint64_t n)
+{
+    strips(softcap_strips, &(rows_args){.c = cpu_of(b), .out = x, .factor = cap, .n = n}, EXP_COST);
+}
+
+static void sigmoid_strips(void *arg, uint64_t from, uint64_t to)
+{
+    const rows_args *a = arg;
+    span s = span_of(a, from, to);
+    a->c->kernels.sigmoid(a->out + s.at, s.n);
+}
+
+static void cpu_sigmoid(backend *b, float *x, uint64_t n)
+{
+    strips(sigmoid_strips, &(rows_args){.c = cpu_of(b), .out = x, .n = n}, EXP_COST);
+}
+
 static void gate_strips(void *arg, uint64_t from, uint64_t to)
 {
     const rows_args *a = arg;
-    uint64_t i = from * STRIP, end = to * STRIP < a->n ? to * STRIP : a->n;
-    if (a->act == BACKEND_SILU)
-        a->c->kernels.silu(a->out + i, a->x + i, end - i);
-    else
-        a->c->kernels.gelu_tanh(a->out + i, a->x + i, end - i);
+    span s = span_of(a, from, to);
+    a->c->kernels.gate[a->act](a->out + s.at, a->x + s.at, a->factor, s.n);
 }
 
-static void cpu_gate(backend *b, act_kind act, float *gate, const float *up, uint64_t n)
+static void cpu_gate(backend *b, act_kind act, float limit, float *gate, const float *up, uint64_t n)
 {
-    rows_args a = {.c = cpu_of(b), .act = act, .x = up, .out = gate, .n = n};
-    cpu_items(cpu_of(b), gate_strips, &a, (n + STRIP - 1) / STRIP, (uint64_t)STRIP * 4 /* exp costs */);
+    rows_args a = {.c = cpu_of(b), .act = act, .factor = limit, .x = up, .out = gate, .n = n};
+    strips(gate_strips, &a, EXP_COST);
+}
+
+static void activate_strips(void *arg, uint64_t from, uint64_t to)
+{
+    const rows_args *a = arg;
+    span s = span_of(a, from, to);
+    a->c->kernels.activate[a->act](a->out + s.at, a->factor, s.n);
+}
+
+static void cpu_activate(backend *b, act_kind act, float limit, float *x, uint64_t n)
+{
+    rows_args a = {.c = cpu_of(b), .act = act, .factor = limit, .out = x, .n = n};
+    strips(activate_strips, &a, EXP_COST);
 }
 
 static void angle_rows(void *arg, uint64_t from, uint64_t to)
@@ -151,15 +250,15 @@ static void angle_rows(void *arg, uint64_t from, uint64_t to)
     for (uint64_t r = from; r < to; r++)
         for (uint64_t i = 0; i < half; i++) {
             sine_cosine v = spec_sincosf((float)a->index[r] * a->x[i]);
-            a->out[r * half + i] = v.cos * a->eps;
-            a->out2[r * half + i] = v.sin * a->eps;
+            a->out[r * half + i] = v.cos * a->factor;
+            a->out2[r * half + i] = v.sin * a->factor;
         }
 }
 
 static void cpu_angles(backend *b, const float *inv_freq, float scale, uint32_t dims, const uint32_t *positions,
                        uint32_t n, float *cos, float *sin)
 {
-    rows_args a = {.x = inv_freq, .eps = scale, .dims = dims, .index = positions, .out = cos, .out2 = sin};
+    rows_args a = {.x = inv_freq, .factor = scale, .dims = dims, .index = positions, .out = cos, .out2 = sin};
     cpu_items(cpu_of(b), angle_rows, &a, n, (uint64_t)dims * 16);
 }
 
@@ -203,6 +302,53 @@ static void cpu_take_rows(backend *b, const float *x, const uint32_t *index, uin
     cpu_items(cpu_of(b), copy_rows, &a, n, k);
 }
 
+static void copy_runs(void *arg, uint64_t from, uint64_t to)
+{
+    const columns_args *a = arg;
+    for (uint64_t r = from; r < to; r++) {
+        const float *src = a->src + r * a->src_stride;
+        float *dst = a->dst + r * a->dst_stride;
+        for (uint32_t g = 0; g < a->groups; g++, src += a->src_step, dst += a->dst_step) {
+            if (a->width == 1)
+                *dst = *src;
+            else
+                memcpy(dst, src, a->width * sizeof *dst);
+        }
+    }
+}
+
+static void cpu_copy_columns(backend *b, const columns_args *a)
+{
+    columns_args copy = *a;
+    cpu_items(cpu_of(b), copy_runs, &copy, a->n, (uint64_t)a->groups * a->width + 1);
+}
+
+typedef struct combine_job {
+    const cpu *c;
+    const combine_args *a;
+} combine_job;
+
+static void combine_rows(void *arg, uint64_t from, uint64_t to)
+{
+    const combine_job *j = arg;
+    const combine_args *a = j->a;
+    for (uint64_t t = from; t < to; t++) {
+        mix_args row = {.x = a->x + t * a->k,
+                        .y = a->y,
+                        .index = a->index + t * a->slots,
+                        .weight = a->weight + t * a->slots,
+                        .slots = a->slots,
+                        .k = a->k};
+        j->c->kernels.mix(&row);
+    }
+}
+
+static void cpu_combine(backend *b, const combine_args *a)
+{
+    combine_job j = {.c = cpu_of(b), .a = a};
+    cpu_items(cpu_of(b), combine_rows, &j, a->n, (uint64_t)a->slots * a->k + 1);
+}
+
 /* ---- life ---------------------------------------------------------------------------------------------------------- */
 
 static size_t scratch_bytes(void)
@@ -232,15 +378,26 @@ static const backend_ops cpu_ops = {.name = "cpu",
                                     .packed_bytes = cpu_packed_bytes,
                                     .pack = cpu_pack,
                                     .apply = cpu_apply,
+                                    .apply_columns = cpu_apply_columns,
                                     .widen = cpu_widen,
-                                    .rms_norm = cpu_rms_norm,
+                                    .row_norms = cpu_row_norms,
+                                    .norm = cpu_norm,
+                                    .zero = cpu_zero,
                                     .add = cpu_add,
+                                    .add_scaled = cpu_add_scaled,
                                     .add_bias = cpu_add_bias,
+                                    .scale = cpu_scale,
+                                    .scale_rows = cpu_scale_rows,
+                                    .softcap = cpu_softcap,
+                                    .sigmoid = cpu_sigmoid,
                                     .gate = cpu_gate,
+                                    .activate = cpu_activate,
                                     .angles = cpu_angles,
                                     .rotate = cpu_rotate,
                                     .attention = cpu_attention,
                                     .take_rows = cpu_take_rows,
+                                    .copy_columns = cpu_copy_columns,
+                                    .combine = cpu_combine,
                                     .close = cpu_close};
 
 lamina_status backend_cpu_new(memory *m, pool *threads, lamina_isa cap, backend **out, lamina_error *err)

@@ -31,6 +31,10 @@ size_t cpu_product_scratch(void); /* bytes a thread needs for products */
 size_t cpu_packed_bytes(backend *b, uint32_t n, uint64_t k);
 void cpu_pack(backend *b, const float *x, uint32_t n, uint64_t k, void *packed);
 void cpu_apply(backend *b, const matrix_rows *w, const void *packed, uint32_t n, float *y, uint64_t stride);
+void cpu_apply_columns(backend *b, const matrix_rows *w, const float *x, uint64_t x_stride, uint32_t n, float *y,
+                       uint64_t stride);
+void cpu_widen(backend *b, const matrix_rows *w, float *x);
+void cpu_row_norms(backend *b, const matrix_rows *w, float *out);
 void cpu_attention(backend *b, const attention_args *a);
 
 #endif

@@ -1,9 +1,12 @@
-/* exp, log, sine and cosine of the specification, and the activations made of them. libm differs between systems and
- * versions; these use only operations that IEEE 754 rounds correctly, in a fixed order, so that every machine gives the
- * same bits. The vector levels repeat spec_expf operation by operation.
+/* exp, log, sine, cosine, tanh and erf of the specification, and the activations made of them. libm differs between
+ * systems and versions; these use only operations that IEEE 754 rounds correctly, in a fixed order, so that every machine
+ * gives the same bits. The vector levels repeat exp, tanh and erf operation by operation; where a function has two forms
+ * they compute both and choose.
  *
  * exp: x = n ln 2 + r, |r| <= ln 2 / 2 (Cody and Waite's reduction in two parts); e^r = 1 + r + r^2 P(r) with P of degree
- * 5, a Chebyshev fit with an error of 2^-30; 2^n in two factors so that denormal results are rounded once. */
+ * 5, a Chebyshev fit with an error of 2^-30; 2^n in two factors so that denormal results are rounded once.
+ * tanh, erf: a polynomial where the other form would cancel, its coefficients a minimax fit with an error below 2^-27 of
+ * the result. Q(x) = -log(erfc(x)) is smooth; where it is used erfc is at most 0.2, so that its error weighs little. */
 #include "spec.h"
 
 #include <math.h>
@@ -94,13 +97,92 @@ sine_cosine spec_sincosf(float xf)
     }
 }
 
-float spec_silu(float x)
+float spec_tanhf(float x)
 {
-    return x / (1.0f + spec_expf(-x));
+    float z = x * x, p = TANH_C4;
+    if (fabsf(x) < TANH_SMALL) {
+        p = fmaf(p, z, TANH_C3);
+        p = fmaf(p, z, TANH_C2);
+        p = fmaf(p, z, TANH_C1);
+        p = fmaf(p, z, TANH_C0);
+        return fmaf(x, z * p, x);
+    }
+    return copysignf(1.0f - 2.0f / (1.0f + spec_expf(fabsf(x) + fabsf(x))), x);
 }
 
-float spec_gelu_tanh(float x)
+float spec_erff(float x)
 {
-    float u = fmaf(GELU_CUBE * x * x, x, x); /* ((c x) x) x + x */
-    return x / (1.0f + spec_expf(-(GELU_SCALE * u)));
+    float z = x * x, a = fabsf(x), p = ERF_P6, q = ERF_Q7;
+    if (a < ERF_SMALL) {
+        p = fmaf(p, z, ERF_P5);
+        p = fmaf(p, z, ERF_P4);
+        p = fmaf(p, z, ERF_P3);
+        p = fmaf(p, z, ERF_P2);
+        p = fmaf(p, z, ERF_P1);
+        p = fmaf(p, z, ERF_P0);
+        return fmaf(x, p, x);
+    }
+    a = a > ERF_HIGH ? ERF_HIGH : a; /* NaN passes */
+    q = fmaf(q, a, ERF_Q6);
+    q = fmaf(q, a, ERF_Q5);
+    q = fmaf(q, a, ERF_Q4);
+    q = fmaf(q, a, ERF_Q3);
+    q = fmaf(q, a, ERF_Q2);
+    q = fmaf(q, a, ERF_Q1);
+    q = fmaf(q, a, ERF_Q0);
+    return copysignf(1.0f - spec_expf(-q), x);
+}
+
+float spec_sigmoid(float x)
+{
+    return 1.0f / (1.0f + spec_expf(-x));
+}
+
+float spec_softcap(float x, float cap)
+{
+    return cap * spec_tanhf(x / cap);
+}
+
+static float relu(float x)
+{
+    return 0.0f > x ? 0.0f : x; /* NaN passes */
+}
+
+static float quick_gelu(float x)
+{
+    return x / (1.0f + spec_expf(-(QUICK_GELU * x)));
+}
+
+float spec_activation(act_kind act, float x, float limit)
+{
+    float u;
+    switch (act) {
+    case BACKEND_SILU:
+        return x / (1.0f + spec_expf(-x));
+    case BACKEND_GELU_TANH:
+        u = fmaf(GELU_CUBE * x * x, x, x); /* ((c x) x) x + x */
+        return x / (1.0f + spec_expf(-(GELU_SCALE * u)));
+    case BACKEND_GELU_ERF:
+        return (0.5f * x) * (1.0f + spec_erff(x * SQRT_HALF));
+    case BACKEND_RELU:
+        return relu(x);
+    case BACKEND_RELU2:
+        return relu(x) * relu(x);
+    case BACKEND_QUICK_GELU:
+        return quick_gelu(x);
+    case BACKEND_CLAMPED:
+        return quick_gelu(limit < x ? limit : x);
+    default:
+        return NAN;
+    }
+}
+
+float spec_gate(act_kind act, float gate, float up, float limit)
+{
+    if (act == BACKEND_CLAMPED) {
+        up = limit < up ? limit : up; /* NaN passes */
+        up = -limit > up ? -limit : up;
+        up = up + 1.0f;
+    }
+    return spec_activation(act, gate, limit) * up;
 }

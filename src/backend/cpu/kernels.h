@@ -20,10 +20,41 @@ enum {
     MAX_TILE = 8
 };
 
-/* Weight rows times packed rows: y[t * stride + r], r < n_rows, t < n <= fused_tokens. */
+/* A row of weights as stored, and what lies elsewhere: its f32 scales, one for 2^shift groups; or an e8m0 for each. */
+typedef struct weight_row {
+    const uint8_t *data;
+    const void *side;
+    uint32_t shift;
+} weight_row;
+
+/* Row r of w; row_bytes is dtype_row_bytes of it. Without scales one scale of 1 serves all. */
+static inline weight_row weight_row_at(const matrix_rows *w, uint64_t row_bytes, uint64_t r)
+{
+    static const float one = 1.0f;
+    weight_row row = {.data = (const uint8_t *)w->data + r * row_bytes, .side = &one, .shift = 63};
+    if (w->scales) {
+        row.side = w->scales + (w->row0 + r) / w->scale_rows * w->scales_stride;
+        row.shift = (uint32_t)__builtin_ctz(w->scale_cols / GROUP);
+    } else if (w->side) {
+        row.side = w->side + r * (w->cols / GROUP);
+    }
+    return row;
+}
+
+/* 2^(e - 128), half of what an e8m0 scale means, exactly: 2^-128 and 2^-127 are denormal. */
+static inline float half_e8m0(uint8_t e)
+{
+    union {
+        uint32_t u;
+        float f;
+    } x = {e < 2 ? UINT32_C(0x00200000) << e : (uint32_t)(e - 1) << 23};
+    return x.f;
+}
+
+/* Weight rows [row0, row0 + n_rows) times packed rows: y[t * stride + r], r < n_rows, t < n <= fused_tokens. */
 typedef struct dots_args {
-    const uint8_t *w; /* rows of row_bytes */
-    uint64_t row_bytes, k, n_rows;
+    const matrix_rows *w;
+    uint64_t row_bytes, row0, n_rows;
     const float *x; /* one tile of n */
     uint32_t n;
     float *y;
@@ -33,9 +64,9 @@ typedef struct dots_args {
 /* How a type of weights is read. Rows may lie at any address; nothing outside of a row is read. */
 typedef struct weight_kernels {
     /* out[i] = element i of the row, i < k. */
-    void (*widen)(const uint8_t *row, uint64_t k, float *out);
+    void (*widen)(const weight_row *row, uint64_t k, float *out);
     /* Elements [k0, k0 + n) of the row, k0 a multiple of GROUP: 16 of them to out + step * (i / 16), zero-padded. */
-    void (*panel)(const uint8_t *row, uint64_t k0, uint64_t n, float *out, size_t step);
+    void (*panel)(const weight_row *row, uint64_t k0, uint64_t n, float *out, size_t step);
     /* Fused: widened in registers, for few token rows. */
     void (*dots)(const dots_args *a);
 } weight_kernels;
@@ -54,28 +85,62 @@ typedef struct block_args {
     uint64_t stride;
 } block_args;
 
+/* y[t * stride + c] = fma(w[r * width + c], x[t * x_stride + r], y) over r < rows ascending, for c < cols, t < n. w is
+ * padded to a multiple of 16. */
+typedef struct axpy_args {
+    const float *w; /* [rows][width] */
+    uint64_t width, rows, cols;
+    const float *x;
+    uint64_t x_stride;
+    uint32_t n;
+    float *y;
+    uint64_t stride;
+} axpy_args;
+
+/* One row of combine_args. */
+typedef struct mix_args {
+    float *x;
+    const float *y;
+    const uint32_t *index;
+    const float *weight;
+    uint32_t slots, k;
+} mix_args;
+
 /* Up to ATTEND_ROWS rows, by position ascending, against the cache of one KV head. */
 typedef struct attend_args {
     const float *q[ATTEND_ROWS]; /* [head_dim] each */
-    float *out[ATTEND_ROWS];     /* [head_dim] each; holds the sums on the way */
+    float *out[ATTEND_ROWS];     /* [v_dim] each; holds the sums on the way */
     uint32_t position[ATTEND_ROWS];
-    uint32_t n, head_dim, capacity, window;
-    float scale;
-    const void *k, *v;
-    bool half;
-    float *scratch; /* ATTEND_SCRATCH floats, aligned to 64 */
+    float sink[ATTEND_ROWS], slope[ATTEND_ROWS];
+    bool sinks, sloped, half;
+    uint32_t n, head_dim, v_dim, capacity, window;
+    float scale, softcap;
+    const void *k, *v; /* v NULL: values are in the keys */
+    float *scratch;    /* ATTEND_SCRATCH floats, aligned to 64 */
 } attend_args;
-enum { ATTEND_SCRATCH = ATTEND_ROWS * (ATTENTION_BLOCK + LANES) };
+/* Scores, sums of weights, and a block of values turned around where they lie in the keys. */
+enum {
+    ATTEND_VALUES = 512,
+    ATTEND_SCRATCH = ATTEND_ROWS * (ATTENTION_BLOCK + LANES) + ATTENTION_BLOCK * ATTEND_VALUES
+};
 
 typedef struct kernels {
     const char *name;
     uint32_t panel_rows, tile_tokens, fused_tokens /* <= tile_tokens */;
     weight_kernels weight[DT_WEIGHTS];
     void (*block)(const block_args *a);
-    void (*rms_norm)(const float *x, const float *w, uint32_t k, float eps, float *out);
+    void (*axpy)(const axpy_args *a);
+    void (*mix)(const mix_args *a);
+    void (*rms_norm)(const norm_row *a);
+    void (*layer_norm)(const norm_row *a);
+    void (*squares)(const float *x, uint64_t steps, float *lanes); /* lanes [16] += x^2 by fma, x [steps][16] */
     void (*add)(float *x, const float *y, uint64_t n);
-    void (*silu)(float *gate, const float *up, uint64_t n);
-    void (*gelu_tanh)(float *gate, const float *up, uint64_t n);
+    void (*add_scaled)(float *x, const float *y, float s, uint64_t n);
+    void (*scale)(float *x, float s, uint64_t n);
+    void (*softcap)(float *x, float cap, uint64_t n);
+    void (*sigmoid)(float *x, uint64_t n);
+    void (*gate[BACKEND_ACTS])(float *gate, const float *up, float limit, uint64_t n);
+    void (*activate[BACKEND_ACTS])(float *x, float limit, uint64_t n);
     void (*exp)(const float *x, float *out, uint64_t n);
     void (*narrow)(const float *x, uint16_t *out, uint64_t n); /* to f16 */
     void (*rotate_half)(float *x, uint32_t dims, const float *cos, const float *sin);

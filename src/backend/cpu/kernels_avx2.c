@@ -100,6 +100,22 @@ INLINE v16 v16_min(v16 x, v16 y)
     return EACH2(_mm256_min_ps, x, y);
 } /* x < y ? x : y */
 
+INLINE v16 v16_abs(v16 x)
+{
+    v16 sign = v16_set1(-0.0f);
+    return EACH2(_mm256_andnot_ps, sign, x);
+}
+INLINE v16 v16_copysign(v16 size, v16 sign)
+{
+    v16 bit = v16_set1(-0.0f), s = EACH2(_mm256_and_ps, sign, bit);
+    return EACH2(_mm256_or_ps, size, s);
+} /* size is not negative */
+INLINE v16 v16_less(v16 x, v16 y, v16 yes, v16 no)
+{
+    return (v16){_mm256_blendv_ps(no.a, yes.a, _mm256_cmp_ps(x.a, y.a, _CMP_LT_OQ)),
+                 _mm256_blendv_ps(no.b, yes.b, _mm256_cmp_ps(x.b, y.b, _CMP_LT_OQ))};
+} /* x < y ? yes : no */
+
 INLINE float v16_largest(v16 v)
 {
     __m256 m8 = _mm256_max_ps(v.a, v.b);
@@ -197,29 +213,29 @@ INLINE __m256 floats(const uint8_t *p)
     return _mm256_loadu_ps((const void *)p);
 }
 
-INLINE v32 load32_f32(const uint8_t *row, uint64_t g)
+INLINE v32 load32_f32(weight_row w, uint64_t g)
 {
-    const uint8_t *p = row + g * 128;
+    const uint8_t *p = w.data + g * 128;
     return (v32){{floats(p), floats(p + 32)}, {floats(p + 64), floats(p + 96)}};
 }
 
-INLINE v32 tail32_f32(const uint8_t *row, uint64_t g, uint32_t n)
+INLINE v32 tail32_f32(weight_row w, uint64_t g, uint32_t n)
 {
     uint8_t copy[128] = {0};
-    memcpy(copy, row + g * 128, n * 4);
-    return load32_f32(copy, 0);
+    memcpy(copy, w.data + g * 128, n * 4);
+    return load32_f32((weight_row){.data = copy}, 0);
 }
 
-INLINE v32 load32_f16(const uint8_t *row, uint64_t g)
+INLINE v32 load32_f16(weight_row w, uint64_t g)
 {
-    return (v32){v16_load_half(row + g * 64), v16_load_half(row + g * 64 + 32)};
+    return (v32){v16_load_half(w.data + g * 64), v16_load_half(w.data + g * 64 + 32)};
 }
 
-INLINE v32 tail32_f16(const uint8_t *row, uint64_t g, uint32_t n)
+INLINE v32 tail32_f16(weight_row w, uint64_t g, uint32_t n)
 {
     uint8_t copy[64] = {0};
-    memcpy(copy, row + g * 64, n * 2);
-    return load32_f16(copy, 0);
+    memcpy(copy, w.data + g * 64, n * 2);
+    return load32_f16((weight_row){.data = copy}, 0);
 }
 
 INLINE __m256 widen_bf16_lanes(const uint8_t *p)
@@ -227,17 +243,17 @@ INLINE __m256 widen_bf16_lanes(const uint8_t *p)
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half_register(p)), 16));
 }
 
-INLINE v32 load32_bf16(const uint8_t *row, uint64_t g)
+INLINE v32 load32_bf16(weight_row w, uint64_t g)
 {
-    const uint8_t *p = row + g * 64;
+    const uint8_t *p = w.data + g * 64;
     return (v32){{widen_bf16_lanes(p), widen_bf16_lanes(p + 16)}, {widen_bf16_lanes(p + 32), widen_bf16_lanes(p + 48)}};
 }
 
-INLINE v32 tail32_bf16(const uint8_t *row, uint64_t g, uint32_t n)
+INLINE v32 tail32_bf16(weight_row w, uint64_t g, uint32_t n)
 {
     uint8_t copy[64] = {0};
-    memcpy(copy, row + g * 64, n * 2);
-    return load32_bf16(copy, 0);
+    memcpy(copy, w.data + g * 64, n * 2);
+    return load32_bf16((weight_row){.data = copy}, 0);
 }
 
 /* The f16 at p in all lanes. */
@@ -253,9 +269,9 @@ INLINE __m256 signed_bytes(const uint8_t *p)
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p)));
 }
 
-INLINE v32 load32_q8_0(const uint8_t *row, uint64_t g)
+INLINE v32 load32_q8_0(weight_row w, uint64_t g)
 {
-    const uint8_t *p = row + g * 34;
+    const uint8_t *p = w.data + g * 34;
     __m256 d = scale_at(p);
     return (v32){{_mm256_mul_ps(d, signed_bytes(p + 2)), _mm256_mul_ps(d, signed_bytes(p + 10))},
                  {_mm256_mul_ps(d, signed_bytes(p + 18)), _mm256_mul_ps(d, signed_bytes(p + 26))}};
@@ -271,20 +287,100 @@ INLINE v32 nibbles(const uint8_t *q)
                  {_mm256_cvtepi32_ps(_mm256_srli_epi32(a, 4)), _mm256_cvtepi32_ps(_mm256_srli_epi32(b, 4))}};
 }
 
-INLINE v32 load32_q4_0(const uint8_t *row, uint64_t g)
+INLINE v32 load32_q4_0(weight_row w, uint64_t g)
 {
-    const uint8_t *p = row + g * 18;
+    const uint8_t *p = w.data + g * 18;
     v16 d = {scale_at(p), scale_at(p)}, eight = v16_set1(8.0f);
     v32 q = nibbles(p + 2);
     return (v32){v16_mul(d, v16_sub(q.lo, eight)), v16_mul(d, v16_sub(q.hi, eight))};
 }
 
-INLINE v32 load32_q4_1(const uint8_t *row, uint64_t g)
+INLINE v32 load32_q4_1(weight_row w, uint64_t g)
 {
-    const uint8_t *p = row + g * 20;
+    const uint8_t *p = w.data + g * 20;
     v16 d = {scale_at(p), scale_at(p)}, m = {scale_at(p + 2), scale_at(p + 2)};
     v32 q = nibbles(p + 4);
     return (v32){v16_fma(d, q.lo, m), v16_fma(d, q.hi, m)};
+}
+
+/* f8 at the place of the upper half of an f16 in each lane; e4m3 in the place of f16's bits, see spec.c. */
+INLINE __m256i f16_of_e4m3(__m256i h)
+{
+    __m256i nan = _mm256_set1_epi16(0x7f00);
+    __m256i not_a_number = _mm256_cmpeq_epi16(_mm256_and_si256(h, nan), nan);
+    h = _mm256_and_si256(_mm256_srai_epi16(h, 1), _mm256_set1_epi16((short)0xbfff));
+    return _mm256_or_si256(h, _mm256_and_si256(not_a_number, nan));
+}
+
+INLINE v16 scaled_halves(__m256i h, __m256 scale)
+{
+    return (v16){_mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(h)), scale),
+                 _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256(h, 1)), scale)};
+}
+
+INLINE __m256i upper_bytes(const uint8_t *p)
+{
+    return _mm256_slli_epi16(_mm256_cvtepu8_epi16(half_register(p)), 8);
+}
+
+INLINE __m256 scale_of(weight_row w, uint64_t g)
+{
+    return _mm256_set1_ps(((const float *)w.side)[g >> w.shift]);
+}
+
+INLINE v32 load32_f8_e4m3(weight_row w, uint64_t g)
+{
+    const uint8_t *p = w.data + g * 32;
+    __m256 scale = _mm256_mul_ps(scale_of(w, g), _mm256_set1_ps(256.0f));
+    return (v32){scaled_halves(f16_of_e4m3(upper_bytes(p)), scale),
+                 scaled_halves(f16_of_e4m3(upper_bytes(p + 16)), scale)};
+}
+
+INLINE v32 load32_f8_e5m2(weight_row w, uint64_t g)
+{
+    const uint8_t *p = w.data + g * 32;
+    __m256 scale = scale_of(w, g);
+    return (v32){scaled_halves(upper_bytes(p), scale), scaled_halves(upper_bytes(p + 16), scale)};
+}
+
+/* A copy of the last bytes, with the scale they have. */
+#define TAIL_F8(type)                                                                                                  \
+    INLINE v32 tail32_##type(weight_row w, uint64_t g, uint32_t n)                                                     \
+    {                                                                                                                  \
+        uint8_t copy[32] = {0};                                                                                        \
+        memcpy(copy, w.data + g * 32, n);                                                                              \
+        return load32_##type((weight_row){copy, (const float *)w.side + (g >> w.shift), 63}, 0);                       \
+    }
+TAIL_F8(f8_e4m3)
+TAIL_F8(f8_e5m2)
+
+/* Twice the fp4 numbers of 16 codes. */
+INLINE __m128i fp4(__m128i code)
+{
+    __m128i twice = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
+    return _mm_shuffle_epi8(twice, _mm_and_si128(code, _mm_set1_epi8(15)));
+}
+
+INLINE v16 scaled_bytes(__m128i q, __m256 scale)
+{
+    __m256 a = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q));
+    __m256 b = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(q, q)));
+    return (v16){_mm256_mul_ps(scale, a), _mm256_mul_ps(scale, b)};
+}
+
+INLINE v32 load32_mxfp4(weight_row w, uint64_t g)
+{
+    const uint8_t *p = w.data + g * 17;
+    __m128i q = half_register(p + 1);
+    __m256 scale = _mm256_set1_ps(half_e8m0(p[0]));
+    return (v32){scaled_bytes(fp4(q), scale), scaled_bytes(fp4(_mm_srli_epi16(q, 4)), scale)};
+}
+
+INLINE v32 load32_mxfp4_pairs(weight_row w, uint64_t g)
+{
+    __m128i q = half_register(w.data + g * 16), low = fp4(q), high = fp4(_mm_srli_epi16(q, 4));
+    __m256 scale = _mm256_set1_ps(half_e8m0(((const uint8_t *)w.side)[g]));
+    return (v32){scaled_bytes(_mm_unpacklo_epi8(low, high), scale), scaled_bytes(_mm_unpackhi_epi8(low, high), scale)};
 }
 
 #define LEVEL(name)       name##_avx2
@@ -293,6 +389,8 @@ INLINE v32 load32_q4_1(const uint8_t *row, uint64_t g)
 #define TILE              3
 #define FUSED             3
 #define FUSED_ROWS(n)     ((n) == 1 ? 4 : 2)
+#define AXPY_TOKENS       3
+#define AXPY_CHUNKS       2
 #define SCORE_ROWS        2
 #define SCORE_CHUNKS      2
 #define VALUE_ROWS        2

@@ -85,6 +85,19 @@ INLINE v16 v16_min(v16 a, v16 b)
 {
     return _mm512_min_ps(a, b);
 } /* a < b ? a : b */
+INLINE v16 v16_abs(v16 a)
+{
+    return _mm512_abs_ps(a);
+}
+INLINE v16 v16_copysign(v16 size, v16 sign)
+{
+    return _mm512_or_ps(size, _mm512_and_ps(sign, _mm512_set1_ps(-0.0f)));
+} /* size is not negative */
+INLINE v16 v16_less(v16 a, v16 b, v16 yes, v16 no)
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
+} /* a < b ? yes : no */
+
 INLINE float v16_largest(v16 v)
 {
     return _mm512_reduce_max_ps(v);
@@ -168,26 +181,26 @@ INLINE uint32_t rest_of(uint32_t n)
     return n < LANES ? 0 : n - LANES;
 }
 
-INLINE v32 load32_f32(const uint8_t *row, uint64_t g)
+INLINE v32 load32_f32(weight_row w, uint64_t g)
 {
-    const uint8_t *p = row + g * 128;
+    const uint8_t *p = w.data + g * 128;
     return (v32){_mm512_loadu_ps(p), _mm512_loadu_ps(p + 64)};
 }
 
-INLINE v32 tail32_f32(const uint8_t *row, uint64_t g, uint32_t n)
+INLINE v32 tail32_f32(weight_row w, uint64_t g, uint32_t n)
 {
-    const uint8_t *p = row + g * 128;
+    const uint8_t *p = w.data + g * 128;
     return (v32){_mm512_maskz_loadu_ps(first(half_of(n)), p), _mm512_maskz_loadu_ps(first(rest_of(n)), p + 64)};
 }
 
-INLINE v32 load32_f16(const uint8_t *row, uint64_t g)
+INLINE v32 load32_f16(weight_row w, uint64_t g)
 {
-    return (v32){v16_load_half(row + g * 64), v16_load_half(row + g * 64 + 32)};
+    return (v32){v16_load_half(w.data + g * 64), v16_load_half(w.data + g * 64 + 32)};
 }
 
-INLINE v32 tail32_f16(const uint8_t *row, uint64_t g, uint32_t n)
+INLINE v32 tail32_f16(weight_row w, uint64_t g, uint32_t n)
 {
-    const uint8_t *p = row + g * 64;
+    const uint8_t *p = w.data + g * 64;
     return (v32){v16_load_half_n(p, half_of(n)), v16_load_half_n(p + 32, rest_of(n))};
 }
 
@@ -196,16 +209,16 @@ INLINE v16 widen_bf16_lanes(__m256i h)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 
-INLINE v32 load32_bf16(const uint8_t *row, uint64_t g)
+INLINE v32 load32_bf16(weight_row w, uint64_t g)
 {
-    const uint8_t *p = row + g * 64;
+    const uint8_t *p = w.data + g * 64;
     return (v32){widen_bf16_lanes(_mm256_loadu_si256((const void *)p)),
                  widen_bf16_lanes(_mm256_loadu_si256((const void *)(p + 32)))};
 }
 
-INLINE v32 tail32_bf16(const uint8_t *row, uint64_t g, uint32_t n)
+INLINE v32 tail32_bf16(weight_row w, uint64_t g, uint32_t n)
 {
-    const uint8_t *p = row + g * 64;
+    const uint8_t *p = w.data + g * 64;
     return (v32){widen_bf16_lanes(_mm256_maskz_loadu_epi16(first(half_of(n)), p)),
                  widen_bf16_lanes(_mm256_maskz_loadu_epi16(first(rest_of(n)), p + 32))};
 }
@@ -218,9 +231,9 @@ INLINE v16 scale_at(const uint8_t *p)
     return _mm512_cvtph_ps(_mm256_set1_epi16((short)h));
 }
 
-INLINE v32 load32_q8_0(const uint8_t *row, uint64_t g)
+INLINE v32 load32_q8_0(weight_row w, uint64_t g)
 {
-    const uint8_t *p = row + g * 34;
+    const uint8_t *p = w.data + g * 34;
     v16 d = scale_at(p);
     __m512i lo = _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p + 2)));
     __m512i hi = _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p + 18)));
@@ -239,16 +252,85 @@ INLINE v16 counting(void)
     return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 }
 
-INLINE v32 load32_q4_0(const uint8_t *row, uint64_t g)
+INLINE v32 load32_q4_0(weight_row w, uint64_t g)
 {
-    const uint8_t *p = row + g * 18;
+    const uint8_t *p = w.data + g * 18;
     return nibbles(p + 2, _mm512_mul_ps(scale_at(p), _mm512_sub_ps(counting(), _mm512_set1_ps(8.0f))));
 }
 
-INLINE v32 load32_q4_1(const uint8_t *row, uint64_t g)
+INLINE v32 load32_q4_1(weight_row w, uint64_t g)
 {
-    const uint8_t *p = row + g * 20;
+    const uint8_t *p = w.data + g * 20;
     return nibbles(p + 4, _mm512_fmadd_ps(scale_at(p), counting(), scale_at(p + 2)));
+}
+
+/* f8 at the place of the upper half of an f16 in each lane; e4m3 in the place of f16's bits, see spec.c. */
+INLINE __m512i f16_of_e4m3(__m512i h)
+{
+    __m512i nan = _mm512_set1_epi16(0x7f00);
+    __mmask32 not_a_number = _mm512_cmpeq_epi16_mask(_mm512_and_si512(h, nan), nan);
+    h = _mm512_and_si512(_mm512_srai_epi16(h, 1), _mm512_set1_epi16((short)0xbfff));
+    return _mm512_mask_mov_epi16(h, not_a_number, nan);
+}
+
+INLINE v32 scaled_halves(__m512i h, v16 scale)
+{
+    return (v32){_mm512_mul_ps(_mm512_cvtph_ps(_mm512_castsi512_si256(h)), scale),
+                 _mm512_mul_ps(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(h, 1)), scale)};
+}
+
+INLINE v16 scale_of(weight_row w, uint64_t g)
+{
+    return _mm512_set1_ps(((const float *)w.side)[g >> w.shift]);
+}
+
+INLINE v32 e4m3_lanes(__m256i q, v16 scale)
+{
+    __m512i h = _mm512_slli_epi16(_mm512_cvtepu8_epi16(q), 8);
+    return scaled_halves(f16_of_e4m3(h), _mm512_mul_ps(scale, _mm512_set1_ps(256.0f)));
+}
+
+INLINE v32 load32_f8_e4m3(weight_row w, uint64_t g)
+{
+    return e4m3_lanes(_mm256_loadu_si256((const void *)(w.data + g * 32)), scale_of(w, g));
+}
+
+INLINE v32 tail32_f8_e4m3(weight_row w, uint64_t g, uint32_t n)
+{
+    return e4m3_lanes(_mm256_maskz_loadu_epi8((1u << n) - 1, w.data + g * 32), scale_of(w, g));
+}
+
+INLINE v32 e5m2_lanes(__m256i q, v16 scale)
+{
+    return scaled_halves(_mm512_slli_epi16(_mm512_cvtepu8_epi16(q), 8), scale);
+}
+
+INLINE v32 load32_f8_e5m2(weight_row w, uint64_t g)
+{
+    return e5m2_lanes(_mm256_loadu_si256((const void *)(w.data + g * 32)), scale_of(w, g));
+}
+
+INLINE v32 tail32_f8_e5m2(weight_row w, uint64_t g, uint32_t n)
+{
+    return e5m2_lanes(_mm256_maskz_loadu_epi8((1u << n) - 1, w.data + g * 32), scale_of(w, g));
+}
+
+/* Twice the fp4 numbers, times 2^(e - 128). */
+INLINE v16 fp4_table(uint8_t e)
+{
+    v16 twice = _mm512_setr_ps(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
+    return _mm512_mul_ps(_mm512_set1_ps(half_e8m0(e)), twice);
+}
+
+INLINE v32 load32_mxfp4(weight_row w, uint64_t g)
+{
+    const uint8_t *p = w.data + g * 17;
+    return nibbles(p + 1, fp4_table(p[0]));
+}
+
+INLINE v32 load32_mxfp4_pairs(weight_row w, uint64_t g)
+{
+    return v32_zip(nibbles(w.data + g * 16, fp4_table(((const uint8_t *)w.side)[g])));
 }
 
 #define LEVEL(name)       name##_avx512
@@ -257,6 +339,8 @@ INLINE v32 load32_q4_1(const uint8_t *row, uint64_t g)
 #define TILE              6
 #define FUSED             4
 #define FUSED_ROWS(n)     4
+#define AXPY_TOKENS       6
+#define AXPY_CHUNKS       4
 #define SCORE_ROWS        4
 #define SCORE_CHUNKS      4
 #define VALUE_ROWS        4

@@ -127,6 +127,23 @@ INLINE v16 v16_min(v16 x, v16 y)
 {
     return EACH2(min4, x, y);
 }
+INLINE v16 v16_abs(v16 x)
+{
+    return EACH(vabsq_f32, x);
+}
+INLINE float32x4_t copysign4(float32x4_t size, float32x4_t sign)
+{
+    return vbslq_f32(vdupq_n_u32(0x80000000u), sign, size);
+}
+INLINE v16 v16_copysign(v16 size, v16 sign)
+{
+    return EACH2(copysign4, size, sign);
+}
+INLINE v16 v16_less(v16 x, v16 y, v16 yes, v16 no)
+{
+    return (v16){vbslq_f32(vcltq_f32(x.a, y.a), yes.a, no.a), vbslq_f32(vcltq_f32(x.b, y.b), yes.b, no.b),
+                 vbslq_f32(vcltq_f32(x.c, y.c), yes.c, no.c), vbslq_f32(vcltq_f32(x.d, y.d), yes.d, no.d)};
+} /* x < y ? yes : no */
 INLINE float v16_largest(v16 v)
 {
     return vmaxvq_f32(max4(max4(v.a, v.b), max4(v.c, v.d)));
@@ -204,30 +221,30 @@ INLINE float32x4_t floats(const uint8_t *p)
     return vreinterpretq_f32_u8(vld1q_u8(p));
 }
 
-INLINE v32 load32_f32(const uint8_t *row, uint64_t g)
+INLINE v32 load32_f32(weight_row w, uint64_t g)
 {
-    const uint8_t *p = row + g * 128;
+    const uint8_t *p = w.data + g * 128;
     return (v32){{floats(p), floats(p + 16), floats(p + 32), floats(p + 48)},
                  {floats(p + 64), floats(p + 80), floats(p + 96), floats(p + 112)}};
 }
 
-INLINE v32 tail32_f32(const uint8_t *row, uint64_t g, uint32_t n)
+INLINE v32 tail32_f32(weight_row w, uint64_t g, uint32_t n)
 {
     uint8_t copy[128] = {0};
-    memcpy(copy, row + g * 128, n * 4);
-    return load32_f32(copy, 0);
+    memcpy(copy, w.data + g * 128, n * 4);
+    return load32_f32((weight_row){.data = copy}, 0);
 }
 
-INLINE v32 load32_f16(const uint8_t *row, uint64_t g)
+INLINE v32 load32_f16(weight_row w, uint64_t g)
 {
-    return (v32){v16_load_half(row + g * 64), v16_load_half(row + g * 64 + 32)};
+    return (v32){v16_load_half(w.data + g * 64), v16_load_half(w.data + g * 64 + 32)};
 }
 
-INLINE v32 tail32_f16(const uint8_t *row, uint64_t g, uint32_t n)
+INLINE v32 tail32_f16(weight_row w, uint64_t g, uint32_t n)
 {
     uint8_t copy[64] = {0};
-    memcpy(copy, row + g * 64, n * 2);
-    return load32_f16(copy, 0);
+    memcpy(copy, w.data + g * 64, n * 2);
+    return load32_f16((weight_row){.data = copy}, 0);
 }
 
 INLINE v16 widen_bf16_lanes(const uint8_t *p)
@@ -239,16 +256,16 @@ INLINE v16 widen_bf16_lanes(const uint8_t *p)
                  vreinterpretq_f32_u32(vshll_n_u16(vget_high_u16(y), 16))};
 }
 
-INLINE v32 load32_bf16(const uint8_t *row, uint64_t g)
+INLINE v32 load32_bf16(weight_row w, uint64_t g)
 {
-    return (v32){widen_bf16_lanes(row + g * 64), widen_bf16_lanes(row + g * 64 + 32)};
+    return (v32){widen_bf16_lanes(w.data + g * 64), widen_bf16_lanes(w.data + g * 64 + 32)};
 }
 
-INLINE v32 tail32_bf16(const uint8_t *row, uint64_t g, uint32_t n)
+INLINE v32 tail32_bf16(weight_row w, uint64_t g, uint32_t n)
 {
     uint8_t copy[64] = {0};
-    memcpy(copy, row + g * 64, n * 2);
-    return load32_bf16(copy, 0);
+    memcpy(copy, w.data + g * 64, n * 2);
+    return load32_bf16((weight_row){.data = copy}, 0);
 }
 
 /* The f16 at p in all lanes. */
@@ -267,9 +284,9 @@ INLINE v16 signed_lanes(int8x16_t q)
                  vcvtq_f32_s32(vmovl_s16(vget_low_s16(y))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(y)))};
 }
 
-INLINE v32 load32_q8_0(const uint8_t *row, uint64_t g)
+INLINE v32 load32_q8_0(weight_row w, uint64_t g)
 {
-    const uint8_t *p = row + g * 34;
+    const uint8_t *p = w.data + g * 34;
     v16 d = scale_at(p);
     return (v32){v16_mul(d, signed_lanes(vreinterpretq_s8_u8(vld1q_u8(p + 2)))),
                  v16_mul(d, signed_lanes(vreinterpretq_s8_u8(vld1q_u8(p + 18))))};
@@ -283,20 +300,95 @@ INLINE v32 nibbles(const uint8_t *q, int8_t bias)
     return (v32){signed_lanes(vsubq_s8(low, vdupq_n_s8(bias))), signed_lanes(vsubq_s8(high, vdupq_n_s8(bias)))};
 }
 
-INLINE v32 load32_q4_0(const uint8_t *row, uint64_t g)
+INLINE v32 load32_q4_0(weight_row w, uint64_t g)
 {
-    const uint8_t *p = row + g * 18;
+    const uint8_t *p = w.data + g * 18;
     v16 d = scale_at(p);
     v32 q = nibbles(p + 2, 8);
     return (v32){v16_mul(d, q.lo), v16_mul(d, q.hi)};
 }
 
-INLINE v32 load32_q4_1(const uint8_t *row, uint64_t g)
+INLINE v32 load32_q4_1(weight_row w, uint64_t g)
 {
-    const uint8_t *p = row + g * 20;
+    const uint8_t *p = w.data + g * 20;
     v16 d = scale_at(p), m = scale_at(p + 2);
     v32 q = nibbles(p + 4, 0);
     return (v32){v16_fma(d, q.lo, m), v16_fma(d, q.hi, m)};
+}
+
+/* f8 at the place of the upper half of an f16 in each lane; e4m3 in the place of f16's bits, see spec.c. */
+INLINE uint16x8_t f16_of_e4m3(uint16x8_t h)
+{
+    uint16x8_t nan = vdupq_n_u16(0x7f00), not_a_number = vceqq_u16(vandq_u16(h, nan), nan);
+    h = vreinterpretq_u16_s16(vshrq_n_s16(vreinterpretq_s16_u16(h), 1));
+    return vorrq_u16(vandq_u16(h, vdupq_n_u16(0xbfff)), vandq_u16(not_a_number, nan));
+}
+
+INLINE v16 scaled_halves(uint16x8_t x, uint16x8_t y, float scale)
+{
+    return v16_mul((v16){widen_low(x), widen_high(x), widen_low(y), widen_high(y)}, v16_set1(scale));
+}
+
+INLINE uint16x8_t upper_bytes(const uint8_t *p)
+{
+    return vshlq_n_u16(vmovl_u8(vld1_u8(p)), 8);
+}
+
+INLINE float scale_of(weight_row w, uint64_t g)
+{
+    return ((const float *)w.side)[g >> w.shift];
+}
+
+INLINE v32 load32_f8_e4m3(weight_row w, uint64_t g)
+{
+    const uint8_t *p = w.data + g * 32;
+    float scale = scale_of(w, g) * 256.0f;
+    return (v32){scaled_halves(f16_of_e4m3(upper_bytes(p)), f16_of_e4m3(upper_bytes(p + 8)), scale),
+                 scaled_halves(f16_of_e4m3(upper_bytes(p + 16)), f16_of_e4m3(upper_bytes(p + 24)), scale)};
+}
+
+INLINE v32 load32_f8_e5m2(weight_row w, uint64_t g)
+{
+    const uint8_t *p = w.data + g * 32;
+    float scale = scale_of(w, g);
+    return (v32){scaled_halves(upper_bytes(p), upper_bytes(p + 8), scale),
+                 scaled_halves(upper_bytes(p + 16), upper_bytes(p + 24), scale)};
+}
+
+/* A copy of the last bytes, with the scale they have. */
+#define TAIL_F8(type)                                                                                                  \
+    INLINE v32 tail32_##type(weight_row w, uint64_t g, uint32_t n)                                                     \
+    {                                                                                                                  \
+        uint8_t copy[32] = {0};                                                                                        \
+        memcpy(copy, w.data + g * 32, n);                                                                              \
+        return load32_##type((weight_row){copy, (const float *)w.side + (g >> w.shift), 63}, 0);                       \
+    }
+TAIL_F8(f8_e4m3)
+TAIL_F8(f8_e5m2)
+
+/* Twice the fp4 numbers of 16 codes. */
+INLINE int8x16_t fp4(uint8x16_t code)
+{
+    const int8x16_t twice = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+    return vqtbl1q_s8(twice, code);
+}
+
+INLINE v32 load32_mxfp4(weight_row w, uint64_t g)
+{
+    const uint8_t *p = w.data + g * 17;
+    uint8x16_t q = vld1q_u8(p + 1);
+    v16 scale = v16_set1(half_e8m0(p[0]));
+    return (v32){v16_mul(scale, signed_lanes(fp4(vandq_u8(q, vdupq_n_u8(15))))),
+                 v16_mul(scale, signed_lanes(fp4(vshrq_n_u8(q, 4))))};
+}
+
+INLINE v32 load32_mxfp4_pairs(weight_row w, uint64_t g)
+{
+    uint8x16_t q = vld1q_u8(w.data + g * 16);
+    int8x16_t low = fp4(vandq_u8(q, vdupq_n_u8(15))), high = fp4(vshrq_n_u8(q, 4));
+    v16 scale = v16_set1(half_e8m0(((const uint8_t *)w.side)[g]));
+    return (v32){v16_mul(scale, signed_lanes(vzip1q_s8(low, high))),
+                 v16_mul(scale, signed_lanes(vzip2q_s8(low, high)))};
 }
 
 #define LEVEL(name)       name##_neon
@@ -305,6 +397,8 @@ INLINE v32 load32_q4_1(const uint8_t *row, uint64_t g)
 #define TILE              3
 #define FUSED             3
 #define FUSED_ROWS(n)     ((n) == 1 ? 4 : 2)
+#define AXPY_TOKENS       3
+#define AXPY_CHUNKS       2
 #define SCORE_ROWS        2
 #define SCORE_CHUNKS      2
 #define VALUE_ROWS        2

@@ -5,32 +5,55 @@
 #include <math.h>
 #include <string.h>
 
-#define TYPE(name, type)                                                                                               \
-    static void widen_##name(const uint8_t *row, uint64_t k, float *out)                                               \
+#define TYPE(name, stored)                                                                                             \
+    static float at_##name(const weight_row *row, uint64_t i)                                                          \
     {                                                                                                                  \
-        for (uint64_t i = 0; i < k; i++) out[i] = spec_weight(type, row, i);                                           \
+        return weight_of(stored, row, i);                                                                              \
     }                                                                                                                  \
-    static void panel_##name(const uint8_t *row, uint64_t k0, uint64_t n, float *out, size_t step)                     \
+    static void widen_##name(const weight_row *row, uint64_t k, float *out)                                            \
+    {                                                                                                                  \
+        for (uint64_t i = 0; i < k; i++) out[i] = at_##name(row, i);                                                   \
+    }                                                                                                                  \
+    static void panel_##name(const weight_row *row, uint64_t k0, uint64_t n, float *out, size_t step)                  \
     {                                                                                                                  \
         for (uint64_t i = 0; i < (n + 15) / 16 * 16; i++)                                                              \
-            out[i / 16 * step + i % 16] = i < n ? spec_weight(type, row, k0 + i) : 0.0f;                               \
-    }                                                                                                                  \
-    static void dots_##name(const dots_args *a)                                                                        \
-    {                                                                                                                  \
-        for (uint64_t r = 0; r < a->n_rows; r++) {                                                                     \
-            float lane[16] = {0};                                                                                      \
-            for (uint64_t i = 0; i < (a->k + 15) / 16 * 16; i++)                                                       \
-                lane[i % 16] =                                                                                         \
-                    fmaf(i < a->k ? spec_weight(type, a->w + r * a->row_bytes, i) : 0.0f, a->x[i], lane[i % 16]);      \
-            a->y[r] = spec_tree(lane);                                                                                 \
-        }                                                                                                              \
+            out[i / 16 * step + i % 16] = i < n ? at_##name(row, k0 + i) : 0.0f;                                       \
     }
+
+/* The specification reads elements of a matrix: here it is one row, with what belongs to it. */
+static float weight_of(dtype type, const weight_row *row, uint64_t i)
+{
+    bool scaled = type == DT_F8_E4M3 || type == DT_F8_E5M2;
+    matrix_rows w = {.type = type,
+                     .data = row->data,
+                     .scales = scaled ? (const float *)row->side + (i / GROUP >> row->shift) : NULL,
+                     .side = type == DT_MXFP4_PAIRS ? row->side : NULL,
+                     .scale_rows = 1,
+                     .scale_cols = UINT32_MAX};
+    return spec_weight(&w, 0, i);
+}
 TYPE(f32, DT_F32)
 TYPE(f16, DT_F16)
 TYPE(bf16, DT_BF16)
 TYPE(q8_0, DT_Q8_0)
 TYPE(q4_0, DT_Q4_0)
 TYPE(q4_1, DT_Q4_1)
+TYPE(f8_e4m3, DT_F8_E4M3)
+TYPE(f8_e5m2, DT_F8_E5M2)
+TYPE(mxfp4, DT_MXFP4)
+TYPE(mxfp4_pairs, DT_MXFP4_PAIRS)
+
+static void dots(const dots_args *a)
+{
+    uint64_t k = a->w->cols;
+    for (uint64_t r = 0; r < a->n_rows; r++) {
+        weight_row row = weight_row_at(a->w, a->row_bytes, a->row0 + r);
+        float lane[16] = {0};
+        for (uint64_t i = 0; i < (k + 15) / 16 * 16; i++)
+            lane[i % 16] = fmaf(i < k ? weight_of(a->w->type, &row, i) : 0.0f, a->x[i], lane[i % 16]);
+        a->y[r] = spec_tree(lane);
+    }
+}
 
 static void block(const block_args *a)
 {
@@ -44,20 +67,72 @@ static void block(const block_args *a)
     }
 }
 
+static void axpy(const axpy_args *a)
+{
+    for (uint32_t t = 0; t < a->n; t++)
+        for (uint64_t r = 0; r < a->rows; r++)
+            for (uint64_t c = 0; c < a->cols; c++) {
+                float *y = a->y + t * a->stride + c;
+                *y = fmaf(a->w[r * a->width + c], a->x[t * a->x_stride + r], *y);
+            }
+}
+
+static void mix(const mix_args *a)
+{
+    for (uint32_t i = 0; i < a->k; i++) {
+        float sum = 0.0f;
+        for (uint32_t s = 0; s < a->slots; s++)
+            if (a->index[s] != UINT32_MAX) sum = fmaf(a->weight[s], a->y[(uint64_t)a->index[s] * a->k + i], sum);
+        a->x[i] += sum;
+    }
+}
+
+static void squares(const float *x, uint64_t steps, float *lanes)
+{
+    for (uint64_t i = 0; i < steps * 16; i++) lanes[i % 16] = fmaf(x[i], x[i], lanes[i % 16]);
+}
+
 static void add(float *x, const float *y, uint64_t n)
 {
     for (uint64_t i = 0; i < n; i++) x[i] += y[i];
 }
 
-static void silu(float *gate, const float *up, uint64_t n)
+static void add_scaled(float *x, const float *y, float s, uint64_t n)
 {
-    for (uint64_t i = 0; i < n; i++) gate[i] = spec_silu(gate[i]) * up[i];
+    for (uint64_t i = 0; i < n; i++) x[i] += s * y[i];
 }
 
-static void gelu_tanh(float *gate, const float *up, uint64_t n)
+static void scale(float *x, float s, uint64_t n)
 {
-    for (uint64_t i = 0; i < n; i++) gate[i] = spec_gelu_tanh(gate[i]) * up[i];
+    for (uint64_t i = 0; i < n; i++) x[i] *= s;
 }
+
+static void softcap(float *x, float cap, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++) x[i] = spec_softcap(x[i], cap);
+}
+
+static void sigmoid(float *x, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++) x[i] = spec_sigmoid(x[i]);
+}
+
+#define ACTIVATION(name, act)                                                                                          \
+    static void gate_##name(float *gate, const float *up, float limit, uint64_t n)                                     \
+    {                                                                                                                  \
+        for (uint64_t i = 0; i < n; i++) gate[i] = spec_gate(act, gate[i], up[i], limit);                              \
+    }                                                                                                                  \
+    static void activate_##name(float *x, float limit, uint64_t n)                                                     \
+    {                                                                                                                  \
+        for (uint64_t i = 0; i < n; i++) x[i] = spec_activation(act, x[i], limit);                                     \
+    }
+ACTIVATION(silu, BACKEND_SILU)
+ACTIVATION(gelu_tanh, BACKEND_GELU_TANH)
+ACTIVATION(gelu_erf, BACKEND_GELU_ERF)
+ACTIVATION(relu, BACKEND_RELU)
+ACTIVATION(relu2, BACKEND_RELU2)
+ACTIVATION(quick_gelu, BACKEND_QUICK_GELU)
+ACTIVATION(clamped, BACKEND_CLAMPED)
 
 static void exps(const float *x, float *out, uint64_t n)
 {
@@ -95,9 +170,14 @@ static void attend(const attend_args *a)
                                   .v = a->v,
                                   .capacity = a->capacity,
                                   .head_dim = a->head_dim,
+                                  .v_dim = a->v_dim,
                                   .position = a->position[i],
                                   .window = a->window,
                                   .scale = a->scale,
+                                  .softcap = a->softcap,
+                                  .slope = a->slope[i],
+                                  .sloped = a->sloped,
+                                  .sink = a->sinks ? &a->sink[i] : NULL,
                                   .half = a->half};
         spec_attention(&row);
     }
@@ -122,7 +202,7 @@ static double multiply_adds(uint64_t n, float *sink)
 
 #define ROW(name)                                                                                                      \
     {                                                                                                                  \
-        .widen = widen_##name, .panel = panel_##name, .dots = dots_##name                                              \
+        .widen = widen_##name, .panel = panel_##name, .dots = dots                                                     \
     }
 
 void kernels_scalar(kernels *k)
@@ -136,12 +216,36 @@ void kernels_scalar(kernels *k)
                               [DT_BF16] = ROW(bf16),
                               [DT_Q8_0] = ROW(q8_0),
                               [DT_Q4_0] = ROW(q4_0),
-                              [DT_Q4_1] = ROW(q4_1)},
+                              [DT_Q4_1] = ROW(q4_1),
+                              [DT_F8_E4M3] = ROW(f8_e4m3),
+                              [DT_F8_E5M2] = ROW(f8_e5m2),
+                              [DT_MXFP4] = ROW(mxfp4),
+                              [DT_MXFP4_PAIRS] = ROW(mxfp4_pairs)},
                    .block = block,
+                   .axpy = axpy,
+                   .mix = mix,
                    .rms_norm = spec_rms_norm,
+                   .layer_norm = spec_layer_norm,
+                   .squares = squares,
                    .add = add,
-                   .silu = silu,
-                   .gelu_tanh = gelu_tanh,
+                   .add_scaled = add_scaled,
+                   .scale = scale,
+                   .softcap = softcap,
+                   .sigmoid = sigmoid,
+                   .gate = {[BACKEND_SILU] = gate_silu,
+                            [BACKEND_GELU_TANH] = gate_gelu_tanh,
+                            [BACKEND_GELU_ERF] = gate_gelu_erf,
+                            [BACKEND_RELU] = gate_relu,
+                            [BACKEND_RELU2] = gate_relu2,
+                            [BACKEND_QUICK_GELU] = gate_quick_gelu,
+                            [BACKEND_CLAMPED] = gate_clamped},
+                   .activate = {[BACKEND_SILU] = activate_silu,
+                                [BACKEND_GELU_TANH] = activate_gelu_tanh,
+                                [BACKEND_GELU_ERF] = activate_gelu_erf,
+                                [BACKEND_RELU] = activate_relu,
+                                [BACKEND_RELU2] = activate_relu2,
+                                [BACKEND_QUICK_GELU] = activate_quick_gelu,
+                                [BACKEND_CLAMPED] = activate_clamped},
                    .exp = exps,
                    .narrow = narrow,
                    .rotate_half = rotate_half,

@@ -11,6 +11,7 @@
  *   PANEL, TILE                       register block of products: weight rows by token rows
  *   FUSED                             most token rows of a fused product, at most TILE
  *   FUSED_ROWS(n)                     weight rows at a time for n of them
+ *   AXPY_TOKENS, AXPY_CHUNKS          register block of products by columns: token rows by chunks of 16 columns (not 1)
  *   SCORE_ROWS, SCORE_CHUNKS          register block of scores: rows by chunks of 16 positions (divides 4)
  *   VALUE_ROWS, VALUE_CHUNKS          register block of values: rows by chunks of 16 of a head */
 #include "kernels.h"
@@ -28,17 +29,17 @@
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
-typedef v32 (*load32_fn)(const uint8_t *row, uint64_t group);             /* 32 elements from 32 * group */
-typedef v32 (*tail32_fn)(const uint8_t *row, uint64_t group, uint32_t n); /* n < 32 of them, then zeros */
+typedef v32 (*load32_fn)(weight_row row, uint64_t group);             /* 32 elements from 32 * group */
+typedef v32 (*tail32_fn)(weight_row row, uint64_t group, uint32_t n); /* n < 32 of them, then zeros */
 
 /* Types of whole blocks have no tail. */
-INLINE v32 no_tail(const uint8_t *row, uint64_t group, uint32_t n)
+INLINE v32 no_tail(weight_row row, uint64_t group, uint32_t n)
 {
     (void)row, (void)group, (void)n;
     return (v32){v16_zero(), v16_zero()};
 }
 
-INLINE void widen_row(load32_fn load, tail32_fn tail, const uint8_t *row, uint64_t k, float *out)
+INLINE void widen_row(load32_fn load, tail32_fn tail, weight_row row, uint64_t k, float *out)
 {
     uint64_t groups = k / GROUP;
     uint32_t rest = (uint32_t)(k % GROUP);
@@ -53,7 +54,7 @@ INLINE void widen_row(load32_fn load, tail32_fn tail, const uint8_t *row, uint64
     if (rest > LANES) v16_store_n(out + groups * GROUP + LANES, w.hi, rest - LANES);
 }
 
-INLINE void widen_panel(load32_fn load, tail32_fn tail, const uint8_t *row, uint64_t group, uint64_t n, float *out,
+INLINE void widen_panel(load32_fn load, tail32_fn tail, weight_row row, uint64_t group, uint64_t n, float *out,
                         size_t step)
 {
     uint32_t rest = (uint32_t)(n % GROUP);
@@ -73,17 +74,17 @@ INLINE void dots_block(load32_fn load, tail32_fn tail, const dots_args *a, uint6
                        const uint32_t N)
 {
     v16 acc[MAX_PANEL][MAX_TILE];
-    const uint8_t *row[MAX_PANEL];
-    UNROLL for (uint32_t r = 0; r < R; r++) row[r] = a->w + (r0 + r) * a->row_bytes;
+    weight_row row[MAX_PANEL];
+    UNROLL for (uint32_t r = 0; r < R; r++) row[r] = weight_row_at(a->w, a->row_bytes, a->row0 + r0 + r);
     UNROLL for (uint32_t r = 0; r < R; r++) UNROLL for (uint32_t t = 0; t < N; t++) acc[r][t] = v16_zero();
     const float *x = a->x;
-    uint64_t groups = a->k / GROUP;
-    uint32_t rest = (uint32_t)(a->k % GROUP);
+    uint64_t groups = a->w->cols / GROUP;
+    uint32_t rest = (uint32_t)(a->w->cols % GROUP);
     uint64_t group_bytes = groups ? a->row_bytes / groups : 0; /* about: it places a hint only */
     for (uint64_t g = 0; g < groups; g++, x += (size_t)GROUP * N) {
         UNROLL for (uint32_t r = 0; r < R; r++)
         {
-            __builtin_prefetch(row[r] + g * group_bytes + PREFETCH_BYTES);
+            __builtin_prefetch(row[r].data + g * group_bytes + PREFETCH_BYTES);
             v32 w = load(row[r], g);
             UNROLL for (uint32_t t = 0; t < N; t++) acc[r][t] = v16_fma(w.lo, v16_load(x + LANES * t), acc[r][t]);
             UNROLL for (uint32_t t = 0; t < N; t++) acc[r][t] = v16_fma(w.hi, v16_load(x + LANES * (N + t)), acc[r][t]);
@@ -129,13 +130,13 @@ INLINE void dots_any(load32_fn load, tail32_fn tail, const dots_args *a)
 }
 
 #define WEIGHT(type, tail)                                                                                             \
-    static void widen_##type(const uint8_t *row, uint64_t k, float *out)                                               \
+    static void widen_##type(const weight_row *row, uint64_t k, float *out)                                            \
     {                                                                                                                  \
-        widen_row(load32_##type, tail, row, k, out);                                                                   \
+        widen_row(load32_##type, tail, *row, k, out);                                                                  \
     }                                                                                                                  \
-    static void panel_##type(const uint8_t *row, uint64_t k0, uint64_t n, float *out, size_t step)                     \
+    static void panel_##type(const weight_row *row, uint64_t k0, uint64_t n, float *out, size_t step)                  \
     {                                                                                                                  \
-        widen_panel(load32_##type, tail, row, k0 / GROUP, n, out, step);                                               \
+        widen_panel(load32_##type, tail, *row, k0 / GROUP, n, out, step);                                              \
     }                                                                                                                  \
     static void dots_##type(const dots_args *a)                                                                        \
     {                                                                                                                  \
@@ -147,6 +148,10 @@ WEIGHT(bf16, tail32_bf16)
 WEIGHT(q8_0, no_tail)
 WEIGHT(q4_0, no_tail)
 WEIGHT(q4_1, no_tail)
+WEIGHT(f8_e4m3, tail32_f8_e4m3)
+WEIGHT(f8_e5m2, tail32_f8_e5m2)
+WEIGHT(mxfp4, no_tail)
+WEIGHT(mxfp4_pairs, no_tail)
 #define WEIGHT_ROW(type)                                                                                               \
     {                                                                                                                  \
         .widen = widen_##type, .panel = panel_##type, .dots = dots_##type                                              \
@@ -221,6 +226,50 @@ static void block(const block_args *a)
     }
 }
 
+/* T token rows by C chunks of columns, over all rows of the panel. A partial last chunk is its own call. */
+INLINE void axpy_block(const axpy_args *a, uint32_t t0, uint64_t c0, uint32_t width, const uint32_t T, const uint32_t C)
+{
+    v16 acc[AXPY_TOKENS][AXPY_CHUNKS];
+    const bool part = C == 1;
+    UNROLL for (uint32_t t = 0; t < T; t++) UNROLL for (uint32_t c = 0; c < C; c++)
+    {
+        const float *y = a->y + (t0 + t) * a->stride + c0 + c * LANES;
+        acc[t][c] = part ? v16_load_n(y, width) : v16_load(y);
+    }
+    const float *w = a->w + c0, *x = a->x + t0 * a->x_stride;
+    for (uint64_t r = 0; r < a->rows; r++, w += a->width, x++) {
+        v16 row[AXPY_CHUNKS];
+        UNROLL for (uint32_t c = 0; c < C; c++) row[c] = v16_load(w + c * LANES);
+        UNROLL for (uint32_t t = 0; t < T; t++)
+        {
+            v16 by = v16_set1(x[t * a->x_stride]);
+            UNROLL for (uint32_t c = 0; c < C; c++) acc[t][c] = v16_fma(row[c], by, acc[t][c]);
+        }
+    }
+    UNROLL for (uint32_t t = 0; t < T; t++) UNROLL for (uint32_t c = 0; c < C; c++)
+    {
+        float *y = a->y + (t0 + t) * a->stride + c0 + c * LANES;
+        if (part)
+            v16_store_n(y, acc[t][c], width);
+        else
+            v16_store(y, acc[t][c]);
+    }
+}
+
+INLINE void axpy_rows(const axpy_args *a, uint32_t t, const uint32_t T)
+{
+    uint64_t c = 0;
+    for (; c + AXPY_CHUNKS * LANES <= a->cols; c += AXPY_CHUNKS * LANES) axpy_block(a, t, c, LANES, T, AXPY_CHUNKS);
+    for (; c < a->cols; c += LANES) axpy_block(a, t, c, a->cols - c < LANES ? (uint32_t)(a->cols - c) : LANES, T, 1);
+}
+
+static void axpy(const axpy_args *a)
+{
+    uint32_t t = 0;
+    for (; t + AXPY_TOKENS <= a->n; t += AXPY_TOKENS) axpy_rows(a, t, AXPY_TOKENS);
+    for (; t < a->n; t++) axpy_rows(a, t, 1);
+}
+
 /* ---- one element at a time ---------------------------------------------------------------------------------------- */
 
 INLINE v16 v16_exp(v16 x)
@@ -240,17 +289,147 @@ INLINE v16 v16_exp(v16 x)
     return v16_times_2n(v16_add(p, v16_set1(1.0f)), t);
 }
 
-INLINE v16 v16_silu(v16 x)
+/* Both forms, then the one that is meant: see functions.c. */
+INLINE v16 v16_tanh(v16 x)
+{
+    v16 one = v16_set1(1.0f), a = v16_abs(x), z = v16_mul(x, x), p = v16_set1(TANH_C4);
+    p = v16_fma(p, z, v16_set1(TANH_C3));
+    p = v16_fma(p, z, v16_set1(TANH_C2));
+    p = v16_fma(p, z, v16_set1(TANH_C1));
+    p = v16_fma(p, z, v16_set1(TANH_C0));
+    v16 small = v16_fma(x, v16_mul(z, p), x);
+    v16 large = v16_sub(one, v16_div(v16_set1(2.0f), v16_add(one, v16_exp(v16_add(a, a)))));
+    return v16_less(a, v16_set1(TANH_SMALL), small, v16_copysign(large, x));
+}
+
+INLINE v16 v16_erf(v16 x)
+{
+    v16 a = v16_abs(x), z = v16_mul(x, x), p = v16_set1(ERF_P6), q = v16_set1(ERF_Q7);
+    p = v16_fma(p, z, v16_set1(ERF_P5));
+    p = v16_fma(p, z, v16_set1(ERF_P4));
+    p = v16_fma(p, z, v16_set1(ERF_P3));
+    p = v16_fma(p, z, v16_set1(ERF_P2));
+    p = v16_fma(p, z, v16_set1(ERF_P1));
+    p = v16_fma(p, z, v16_set1(ERF_P0));
+    v16 b = v16_min(v16_set1(ERF_HIGH), a);
+    q = v16_fma(q, b, v16_set1(ERF_Q6));
+    q = v16_fma(q, b, v16_set1(ERF_Q5));
+    q = v16_fma(q, b, v16_set1(ERF_Q4));
+    q = v16_fma(q, b, v16_set1(ERF_Q3));
+    q = v16_fma(q, b, v16_set1(ERF_Q2));
+    q = v16_fma(q, b, v16_set1(ERF_Q1));
+    q = v16_fma(q, b, v16_set1(ERF_Q0));
+    v16 large = v16_sub(v16_set1(1.0f), v16_exp(v16_neg(q)));
+    return v16_less(a, v16_set1(ERF_SMALL), v16_fma(x, p, x), v16_copysign(large, x));
+}
+
+INLINE v16 v16_sigmoid(v16 x, v16 y)
 {
     v16 one = v16_set1(1.0f);
+    (void)y;
+    return v16_div(one, v16_add(one, v16_exp(v16_neg(x))));
+}
+
+INLINE v16 v16_softcap(v16 x, v16 cap)
+{
+    return v16_mul(cap, v16_tanh(v16_div(x, cap)));
+}
+
+INLINE v16 v16_silu(v16 x, v16 limit)
+{
+    v16 one = v16_set1(1.0f);
+    (void)limit;
     return v16_div(x, v16_add(one, v16_exp(v16_neg(x))));
 }
 
-INLINE v16 v16_gelu_tanh(v16 x)
+INLINE v16 v16_gelu_tanh(v16 x, v16 limit)
 {
     v16 u = v16_fma(v16_mul(v16_mul(v16_set1(GELU_CUBE), x), x), x, x), one = v16_set1(1.0f);
+    (void)limit;
     return v16_div(x, v16_add(one, v16_exp(v16_neg(v16_mul(v16_set1(GELU_SCALE), u)))));
 }
+
+INLINE v16 v16_gelu_erf(v16 x, v16 limit)
+{
+    (void)limit;
+    return v16_mul(v16_mul(v16_set1(0.5f), x), v16_add(v16_set1(1.0f), v16_erf(v16_mul(x, v16_set1(SQRT_HALF)))));
+}
+
+INLINE v16 v16_relu(v16 x, v16 limit)
+{
+    (void)limit;
+    return v16_max(v16_zero(), x);
+}
+
+INLINE v16 v16_relu2(v16 x, v16 limit)
+{
+    v16 y = v16_relu(x, limit);
+    return v16_mul(y, y);
+}
+
+INLINE v16 v16_quick_gelu(v16 x, v16 limit)
+{
+    v16 one = v16_set1(1.0f);
+    (void)limit;
+    return v16_div(x, v16_add(one, v16_exp(v16_neg(v16_mul(v16_set1(QUICK_GELU), x)))));
+}
+
+INLINE v16 v16_clamped(v16 x, v16 limit)
+{
+    return v16_quick_gelu(v16_min(limit, x), limit);
+}
+
+/* What an activation is multiplied with. */
+INLINE v16 v16_same(v16 up, v16 limit)
+{
+    (void)limit;
+    return up;
+}
+
+INLINE v16 v16_clamped_up(v16 up, v16 limit)
+{
+    return v16_add(v16_max(v16_neg(limit), v16_min(limit, up)), v16_set1(1.0f));
+}
+
+typedef v16 (*lanes_fn)(v16 x, v16 y);
+
+/* x = fn(x, y) */
+INLINE void map(lanes_fn fn, float *x, v16 y, uint64_t n)
+{
+    uint64_t i = 0;
+    for (; i + LANES <= n; i += LANES) v16_store(x + i, fn(v16_load(x + i), y));
+    uint32_t rest = (uint32_t)(n - i);
+    if (rest) v16_store_n(x + i, fn(v16_load_n(x + i, rest), y), rest);
+}
+
+INLINE void gate_any(lanes_fn act, lanes_fn other, float *gate, const float *up, float limit, uint64_t n)
+{
+    v16 most = v16_set1(limit);
+    uint64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        v16_store(gate + i, v16_mul(act(v16_load(gate + i), most), other(v16_load(up + i), most)));
+    uint32_t rest = (uint32_t)(n - i);
+    if (!rest) return;
+    v16 y = v16_mul(act(v16_load_n(gate + i, rest), most), other(v16_load_n(up + i, rest), most));
+    v16_store_n(gate + i, y, rest);
+}
+
+#define ACTIVATION(name, other)                                                                                        \
+    static void gate_##name(float *gate, const float *up, float limit, uint64_t n)                                     \
+    {                                                                                                                  \
+        gate_any(v16_##name, other, gate, up, limit, n);                                                               \
+    }                                                                                                                  \
+    static void activate_##name(float *x, float limit, uint64_t n)                                                     \
+    {                                                                                                                  \
+        map(v16_##name, x, v16_set1(limit), n);                                                                        \
+    }
+ACTIVATION(silu, v16_same)
+ACTIVATION(gelu_tanh, v16_same)
+ACTIVATION(gelu_erf, v16_same)
+ACTIVATION(relu, v16_same)
+ACTIVATION(relu2, v16_same)
+ACTIVATION(quick_gelu, v16_same)
+ACTIVATION(clamped, v16_clamped_up)
 
 static void add(float *x, const float *y, uint64_t n)
 {
@@ -259,24 +438,28 @@ static void add(float *x, const float *y, uint64_t n)
     for (; i < n; i++) x[i] += y[i];
 }
 
-typedef v16 (*lanes_fn)(v16 x);
-
-INLINE void gate_any(lanes_fn act, float *gate, const float *up, uint64_t n)
+static void add_scaled(float *x, const float *y, float s, uint64_t n)
 {
+    v16 by = v16_set1(s);
     uint64_t i = 0;
-    for (; i + LANES <= n; i += LANES) v16_store(gate + i, v16_mul(act(v16_load(gate + i)), v16_load(up + i)));
+    for (; i + LANES <= n; i += LANES) v16_store(x + i, v16_add(v16_load(x + i), v16_mul(by, v16_load(y + i))));
     uint32_t rest = (uint32_t)(n - i);
-    if (rest) v16_store_n(gate + i, v16_mul(act(v16_load_n(gate + i, rest)), v16_load_n(up + i, rest)), rest);
+    if (rest) v16_store_n(x + i, v16_add(v16_load_n(x + i, rest), v16_mul(by, v16_load_n(y + i, rest))), rest);
 }
 
-static void silu(float *gate, const float *up, uint64_t n)
+static void scale(float *x, float s, uint64_t n)
 {
-    gate_any(v16_silu, gate, up, n);
+    map(v16_mul, x, v16_set1(s), n);
 }
 
-static void gelu_tanh(float *gate, const float *up, uint64_t n)
+static void softcap(float *x, float cap, uint64_t n)
 {
-    gate_any(v16_gelu_tanh, gate, up, n);
+    map(v16_softcap, x, v16_set1(cap), n);
+}
+
+static void sigmoid(float *x, uint64_t n)
+{
+    map(v16_sigmoid, x, v16_zero(), n);
 }
 
 static void exps(const float *x, float *out, uint64_t n)
@@ -294,20 +477,87 @@ static void narrow(const float *x, uint16_t *out, uint64_t n)
     for (; i < n; i++) out[i] = f16_from_f32(x[i]);
 }
 
-static void rms_norm(const float *x, const float *w, uint32_t k, float eps, float *out)
+/* Lanes of x - mean; zeros beyond the row. */
+INLINE v16 centred_n(const float *x, v16 mean, uint32_t n)
+{
+    float copy[LANES];
+    v16_store(copy, v16_sub(v16_load_n(x, n), mean));
+    return v16_load_n(copy, n);
+}
+
+/* out = ((x - mean) * r) * w + b; a mean of 0 changes no bit. */
+INLINE void finish_norm(const norm_row *a, float mean, float scale)
+{
+    const v16 m = v16_set1(mean), r = v16_set1(scale);
+    for (uint32_t i = 0; i < a->k; i += LANES) {
+        uint32_t n = a->k - i;
+        bool part = n < LANES;
+        v16 x = v16_mul(v16_sub(part ? v16_load_n(a->x + i, n) : v16_load(a->x + i), m), r);
+        if (a->w) x = v16_mul(x, part ? v16_load_n(a->w + i, n) : v16_load(a->w + i));
+        if (a->b) x = v16_add(x, part ? v16_load_n(a->b + i, n) : v16_load(a->b + i));
+        if (part)
+            v16_store_n(a->out + i, x, n);
+        else
+            v16_store(a->out + i, x);
+    }
+}
+
+static void rms_norm(const norm_row *a)
 {
     v16 sum = v16_zero();
-    uint32_t whole = k / LANES * LANES, rest = k - whole;
-    for (uint32_t i = 0; i < whole; i += LANES) sum = v16_fma(v16_load(x + i), v16_load(x + i), sum);
+    uint32_t whole = a->k / LANES * LANES, rest = a->k - whole;
+    for (uint32_t i = 0; i < whole; i += LANES) sum = v16_fma(v16_load(a->x + i), v16_load(a->x + i), sum);
     if (rest) {
-        v16 tail = v16_load_n(x + whole, rest);
+        v16 tail = v16_load_n(a->x + whole, rest);
         sum = v16_fma(tail, tail, sum);
     }
-    float scale = 1.0f / sqrtf(v16_sum(sum) / (float)k + eps);
-    v16 r = v16_set1(scale);
-    for (uint32_t i = 0; i < whole; i += LANES)
-        v16_store(out + i, v16_mul(v16_mul(v16_load(x + i), r), v16_load(w + i)));
-    for (uint32_t i = whole; i < k; i++) out[i] = (x[i] * scale) * w[i];
+    finish_norm(a, 0.0f, 1.0f / sqrtf(v16_sum(sum) / (float)a->k + a->eps));
+}
+
+static void layer_norm(const norm_row *a)
+{
+    v16 sum = v16_zero(), square = v16_zero();
+    uint32_t whole = a->k / LANES * LANES, rest = a->k - whole;
+    for (uint32_t i = 0; i < whole; i += LANES) sum = v16_add(sum, v16_load(a->x + i));
+    if (rest) sum = v16_add(sum, v16_load_n(a->x + whole, rest));
+    float mean = v16_sum(sum) / (float)a->k;
+    const v16 m = v16_set1(mean);
+    for (uint32_t i = 0; i < whole; i += LANES) {
+        v16 x = v16_sub(v16_load(a->x + i), m);
+        square = v16_fma(x, x, square);
+    }
+    if (rest) {
+        v16 x = centred_n(a->x + whole, m, rest);
+        square = v16_fma(x, x, square);
+    }
+    finish_norm(a, mean, 1.0f / sqrtf(v16_sum(square) / (float)a->k + a->eps));
+}
+
+static void squares(const float *x, uint64_t steps, float *lanes)
+{
+    v16 sum = v16_load(lanes);
+    for (uint64_t i = 0; i < steps; i++, x += LANES) sum = v16_fma(v16_load(x), v16_load(x), sum);
+    v16_store(lanes, sum);
+}
+
+/* The sum of one chunk of 16 (or n) elements over all slots. */
+INLINE v16 mixed(const mix_args *a, uint32_t at, uint32_t n)
+{
+    v16 sum = v16_zero();
+    for (uint32_t s = 0; s < a->slots; s++) {
+        if (a->index[s] == UINT32_MAX) continue;
+        const float *y = a->y + (uint64_t)a->index[s] * a->k + at;
+        sum = v16_fma(v16_set1(a->weight[s]), n < LANES ? v16_load_n(y, n) : v16_load(y), sum);
+    }
+    return sum;
+}
+
+static void mix(const mix_args *a)
+{
+    uint32_t i = 0;
+    for (; i + LANES <= a->k; i += LANES) v16_store(a->x + i, v16_add(v16_load(a->x + i), mixed(a, i, LANES)));
+    uint32_t rest = a->k - i;
+    if (rest) v16_store_n(a->x + i, v16_add(v16_load_n(a->x + i, rest), mixed(a, i, rest)), rest);
 }
 
 static void rotate_half(float *x, uint32_t dims, const float *cos, const float *sin)
@@ -392,9 +642,16 @@ INLINE void scores(const attend_args *a, uint32_t r0, uint64_t slot, float *s, c
     }
 }
 
+/* Elements [d0, d1) of the values of a block: that of position i begins at v + i * stride, in elements. */
+typedef struct value_block {
+    const void *v;
+    uint64_t stride;
+    uint32_t d0, d1;
+} value_block;
+
 /* Adds p_j v_j of positions [from, to) to the sums of R rows, `width` elements (at most 16 VALUE_CHUNKS) from d. A
  * partial last chunk is its own call with one chunk. */
-INLINE void values(const attend_args *a, uint32_t r0, uint64_t v0, const float *p, seen j, uint32_t d, uint32_t width,
+INLINE void values(const attend_args *a, uint32_t r0, value_block b, const float *p, seen j, uint32_t d, uint32_t width,
                    const uint32_t R, const uint32_t C, const bool half)
 {
     v16 acc[VALUE_ROWS][VALUE_CHUNKS];
@@ -406,9 +663,9 @@ INLINE void values(const attend_args *a, uint32_t r0, uint64_t v0, const float *
     }
     for (uint32_t i = j.from; i < j.to; i++) {
         v16 v[VALUE_CHUNKS];
-        uint64_t at = v0 + (uint64_t)i * a->head_dim + d;
+        uint64_t at = i * b.stride + (d - b.d0);
         UNROLL for (uint32_t c = 0; c < C; c++) v[c] =
-            part ? cached_n(a->v, at, width, half) : cached(a->v, at + c * LANES, half);
+            part ? cached_n(b.v, at, width, half) : cached(b.v, at + c * LANES, half);
         UNROLL for (uint32_t r = 0; r < R; r++)
         {
             v16 w = v16_set1(p[r * ATTENTION_BLOCK + i]);
@@ -425,19 +682,19 @@ INLINE void values(const attend_args *a, uint32_t r0, uint64_t v0, const float *
     }
 }
 
-INLINE void values_all(const attend_args *a, uint32_t r, uint64_t v0, const float *p, seen j, const uint32_t R,
+INLINE void values_all(const attend_args *a, uint32_t r, value_block b, const float *p, seen j, const uint32_t R,
                        const bool half)
 {
-    uint32_t d = 0;
+    uint32_t d = b.d0;
     if (j.from >= j.to) return;
-    for (; d + VALUE_CHUNKS * LANES <= a->head_dim; d += VALUE_CHUNKS * LANES)
-        values(a, r, v0, p, j, d, VALUE_CHUNKS * LANES, R, VALUE_CHUNKS, half);
-    for (; d < a->head_dim; d += LANES)
-        values(a, r, v0, p, j, d, a->head_dim - d < LANES ? a->head_dim - d : LANES, R, 1, half);
+    for (; d + VALUE_CHUNKS * LANES <= b.d1; d += VALUE_CHUNKS * LANES)
+        values(a, r, b, p, j, d, VALUE_CHUNKS * LANES, R, VALUE_CHUNKS, half);
+    for (; d < b.d1; d += LANES) values(a, r, b, p, j, d, b.d1 - d < LANES ? b.d1 - d : LANES, R, 1, half);
 }
 
 /* VALUE_ROWS rows: what all of them see together, what some see before and after it one by one. */
-INLINE void values_rows(const attend_args *a, uint32_t r, uint64_t block, uint64_t v0, const float *p, const bool half)
+INLINE void values_rows(const attend_args *a, uint32_t r, uint64_t block, value_block b, const float *p,
+                        const bool half)
 {
     seen all = {0, ATTENTION_BLOCK}, one[VALUE_ROWS];
     for (uint32_t i = 0; i < VALUE_ROWS; i++) {
@@ -446,14 +703,83 @@ INLINE void values_rows(const attend_args *a, uint32_t r, uint64_t block, uint64
         if (one[i].to < all.to) all.to = one[i].to;
     }
     if (all.from >= all.to) {
-        for (uint32_t i = 0; i < VALUE_ROWS; i++) values_all(a, r + i, v0, p + i * ATTENTION_BLOCK, one[i], 1, half);
+        for (uint32_t i = 0; i < VALUE_ROWS; i++) values_all(a, r + i, b, p + i * ATTENTION_BLOCK, one[i], 1, half);
         return;
     }
     for (uint32_t i = 0; i < VALUE_ROWS; i++)
-        values_all(a, r + i, v0, p + i * ATTENTION_BLOCK, (seen){one[i].from, all.from}, 1, half);
-    values_all(a, r, v0, p, all, VALUE_ROWS, half);
+        values_all(a, r + i, b, p + i * ATTENTION_BLOCK, (seen){one[i].from, all.from}, 1, half);
+    values_all(a, r, b, p, all, VALUE_ROWS, half);
     for (uint32_t i = 0; i < VALUE_ROWS; i++)
-        values_all(a, r + i, v0, p + i * ATTENTION_BLOCK, (seen){all.to, one[i].to}, 1, half);
+        values_all(a, r + i, b, p + i * ATTENTION_BLOCK, (seen){all.to, one[i].to}, 1, half);
+}
+
+/* Rows [r0, r1) by one part of the values. */
+INLINE void values_part(const attend_args *a, uint32_t r0, uint32_t r1, uint64_t block, value_block b, const float *s,
+                        const bool half)
+{
+    uint32_t r = r0;
+    for (; r + VALUE_ROWS <= r1; r += VALUE_ROWS) values_rows(a, r, block, b, s + r * ATTENTION_BLOCK, half);
+    for (; r < r1; r++) values_all(a, r, b, s + r * ATTENTION_BLOCK, seen_of(a, r, block), 1, half);
+}
+
+/* Sixteen vectors of sixteen, rows become columns: in each round the first half is interleaved with the second. */
+INLINE void turn(v16 *x)
+{
+    for (uint32_t round = 0; round < 4; round++) {
+        v16 y[LANES];
+        UNROLL for (uint32_t i = 0; i < LANES / 2; i++)
+        {
+            v32 z = v32_zip((v32){x[i], x[i + LANES / 2]});
+            y[2 * i] = z.lo;
+            y[2 * i + 1] = z.hi;
+        }
+        UNROLL for (uint32_t i = 0; i < LANES; i++) x[i] = y[i];
+    }
+}
+
+/* Elements [d0, d1) of the 64 keys of the block at `slot`, as values: out [64][ATTEND_VALUES]. */
+INLINE void turn_keys(const attend_args *a, uint64_t slot, uint32_t d0, uint32_t d1, float *out, const bool half)
+{
+    for (uint32_t c = 0; c < ATTENTION_BLOCK / KV_BLOCK; c++)
+        for (uint32_t d = d0; d < d1; d += LANES) {
+            uint32_t n = d1 - d < LANES ? d1 - d : LANES;
+            uint64_t at = ((slot / KV_BLOCK + c) * a->head_dim + d) * KV_BLOCK;
+            v16 x[LANES];
+            for (uint32_t i = 0; i < LANES; i++)
+                x[i] = i < n ? cached(a->k, at + (uint64_t)i * KV_BLOCK, half) : v16_zero();
+            turn(x);
+            float *to = out + (size_t)c * KV_BLOCK * ATTEND_VALUES + (d - d0);
+            for (uint32_t i = 0; i < LANES; i++) v16_store(to + (size_t)i * ATTEND_VALUES, x[i]);
+        }
+}
+
+/* The values of rows [r0, r1), wherever they lie. */
+INLINE void values_of_block(const attend_args *a, uint32_t r0, uint32_t r1, uint64_t block, const float *s,
+                            const bool half)
+{
+    uint64_t slot = block % a->capacity;
+    if (a->v) {
+        const uint8_t *v = (const uint8_t *)a->v + slot * a->v_dim * (half ? sizeof(uint16_t) : sizeof(float));
+        values_part(a, r0, r1, block, (value_block){v, a->v_dim, 0, a->v_dim}, s, half);
+        return;
+    }
+    float *turned = a->scratch + ATTEND_ROWS * (ATTENTION_BLOCK + LANES);
+    for (uint32_t d = 0; d < a->v_dim; d += ATTEND_VALUES) {
+        uint32_t end = a->v_dim - d < ATTEND_VALUES ? a->v_dim : d + ATTEND_VALUES;
+        turn_keys(a, slot, d, end, turned, half);
+        values_part(a, r0, r1, block, (value_block){turned, ATTEND_VALUES, d, end}, s, false);
+    }
+}
+
+/* What scores become besides their scale; positions that are not visible are masked afterwards. */
+INLINE void adjust(const attend_args *a, uint32_t r, uint64_t block, float *s)
+{
+    if (a->softcap != 0.0f) map(v16_softcap, s, v16_set1(a->softcap), ATTENTION_BLOCK);
+    if (!a->sloped) return;
+    float distance[ATTENTION_BLOCK];
+    int64_t first = (int64_t)block - (int64_t)a->position[r];
+    for (uint32_t i = 0; i < ATTENTION_BLOCK; i++) distance[i] = (float)(first + i);
+    add_scaled(s, distance, a->slope[r], ATTENTION_BLOCK);
 }
 
 /* Turns the scores of one row into weights; keeps m, l and the sums in step. */
@@ -470,8 +796,8 @@ INLINE void soften(const attend_args *a, uint32_t r, seen j, float *s, float *l,
         sum = v16_mul(sum, c);
         float *out = a->out[r];
         uint32_t d = 0;
-        for (; d + LANES <= a->head_dim; d += LANES) v16_store(out + d, v16_mul(v16_load(out + d), c));
-        if (d < a->head_dim) v16_store_n(out + d, v16_mul(v16_load_n(out + d, a->head_dim - d), c), a->head_dim - d);
+        for (; d + LANES <= a->v_dim; d += LANES) v16_store(out + d, v16_mul(v16_load(out + d), c));
+        if (d < a->v_dim) v16_store_n(out + d, v16_mul(v16_load_n(out + d, a->v_dim - d), c), a->v_dim - d);
         *m = largest;
     }
     UNROLL for (uint32_t c = 0; c < ATTENTION_BLOCK / LANES; c++)
@@ -488,13 +814,15 @@ INLINE void attend_block(const attend_args *a, uint64_t block, float *s, float *
     uint32_t r0 = 0, r1 = a->n; /* rows that see something of this block: a run, since positions ascend */
     while (r0 < r1 && seen_of(a, r0, block).from >= seen_of(a, r0, block).to) r0++;
     while (r1 > r0 && seen_of(a, r1 - 1, block).from >= seen_of(a, r1 - 1, block).to) r1--;
-    uint64_t slot = block % a->capacity, v0 = slot * a->head_dim;
+    uint64_t slot = block % a->capacity;
     uint32_t r = r0;
     for (; r + SCORE_ROWS <= r1; r += SCORE_ROWS) scores(a, r, slot, s + r * ATTENTION_BLOCK, SCORE_ROWS, half);
     for (; r < r1; r++) scores(a, r, slot, s + r * ATTENTION_BLOCK, 1, half);
-    for (r = r0; r < r1; r++) soften(a, r, seen_of(a, r, block), s + r * ATTENTION_BLOCK, l + r * LANES, m + r);
-    for (r = r0; r + VALUE_ROWS <= r1; r += VALUE_ROWS) values_rows(a, r, block, v0, s + r * ATTENTION_BLOCK, half);
-    for (; r < r1; r++) values_all(a, r, v0, s + r * ATTENTION_BLOCK, seen_of(a, r, block), 1, half);
+    for (r = r0; r < r1; r++) {
+        adjust(a, r, block, s + r * ATTENTION_BLOCK);
+        soften(a, r, seen_of(a, r, block), s + r * ATTENTION_BLOCK, l + r * LANES, m + r);
+    }
+    if (r0 < r1) values_of_block(a, r0, r1, block, s, half);
 }
 
 INLINE void attend_any(const attend_args *a, const bool half)
@@ -502,8 +830,9 @@ INLINE void attend_any(const attend_args *a, const bool half)
     float *s = a->scratch, *l = s + ATTEND_ROWS * ATTENTION_BLOCK, m[ATTEND_ROWS];
     memset(l, 0, sizeof(float) * ATTEND_ROWS * LANES);
     for (uint32_t r = 0; r < a->n; r++) {
-        m[r] = -INFINITY;
-        memset(a->out[r], 0, sizeof(float) * a->head_dim);
+        m[r] = a->sinks ? a->sink[r] : -INFINITY;
+        l[r * LANES] = a->sinks ? 1.0f : 0.0f;
+        memset(a->out[r], 0, sizeof(float) * a->v_dim);
     }
     uint64_t end = (uint64_t)a->position[a->n - 1] + 1, first = (uint64_t)a->position[0] + 1;
     first = a->window && first > a->window ? first - a->window : 0;
@@ -512,8 +841,8 @@ INLINE void attend_any(const attend_args *a, const bool half)
     for (uint32_t r = 0; r < a->n; r++) {
         float sum = v16_sum(v16_load(l + r * LANES)), *out = a->out[r];
         uint32_t d = 0;
-        for (; d + LANES <= a->head_dim; d += LANES) v16_store(out + d, v16_div(v16_load(out + d), v16_set1(sum)));
-        for (; d < a->head_dim; d++) out[d] = out[d] / sum;
+        for (; d + LANES <= a->v_dim; d += LANES) v16_store(out + d, v16_div(v16_load(out + d), v16_set1(sum)));
+        for (; d < a->v_dim; d++) out[d] = out[d] / sum;
     }
 }
 
@@ -565,12 +894,36 @@ void LEVEL(kernels)(kernels *k)
                               [DT_BF16] = WEIGHT_ROW(bf16),
                               [DT_Q8_0] = WEIGHT_ROW(q8_0),
                               [DT_Q4_0] = WEIGHT_ROW(q4_0),
-                              [DT_Q4_1] = WEIGHT_ROW(q4_1)},
+                              [DT_Q4_1] = WEIGHT_ROW(q4_1),
+                              [DT_F8_E4M3] = WEIGHT_ROW(f8_e4m3),
+                              [DT_F8_E5M2] = WEIGHT_ROW(f8_e5m2),
+                              [DT_MXFP4] = WEIGHT_ROW(mxfp4),
+                              [DT_MXFP4_PAIRS] = WEIGHT_ROW(mxfp4_pairs)},
                    .block = block,
+                   .axpy = axpy,
+                   .mix = mix,
                    .rms_norm = rms_norm,
+                   .layer_norm = layer_norm,
+                   .squares = squares,
                    .add = add,
-                   .silu = silu,
-                   .gelu_tanh = gelu_tanh,
+                   .add_scaled = add_scaled,
+                   .scale = scale,
+                   .softcap = softcap,
+                   .sigmoid = sigmoid,
+                   .gate = {[BACKEND_SILU] = gate_silu,
+                            [BACKEND_GELU_TANH] = gate_gelu_tanh,
+                            [BACKEND_GELU_ERF] = gate_gelu_erf,
+                            [BACKEND_RELU] = gate_relu,
+                            [BACKEND_RELU2] = gate_relu2,
+                            [BACKEND_QUICK_GELU] = gate_quick_gelu,
+                            [BACKEND_CLAMPED] = gate_clamped},
+                   .activate = {[BACKEND_SILU] = activate_silu,
+                                [BACKEND_GELU_TANH] = activate_gelu_tanh,
+                                [BACKEND_GELU_ERF] = activate_gelu_erf,
+                                [BACKEND_RELU] = activate_relu,
+                                [BACKEND_RELU2] = activate_relu2,
+                                [BACKEND_QUICK_GELU] = activate_quick_gelu,
+                                [BACKEND_CLAMPED] = activate_clamped},
                    .exp = exps,
                    .narrow = narrow,
                    .rotate_half = rotate_half,

@@ -9,6 +9,7 @@
  * A task is a strip of weight rows by a panel of token rows. Strips of one task lie beside each other in memory. */
 #include "backend_cpu.h"
 
+#include <math.h>
 #include <string.h>
 
 size_t cpu_product_scratch(void)
@@ -67,7 +68,7 @@ void cpu_pack(backend *b, const float *x, uint32_t n, uint64_t k, void *packed)
 typedef struct apply_job {
     const cpu *c;
     const weight_kernels *weight;
-    const uint8_t *w;
+    const matrix_rows *w;
     uint64_t row_bytes, k, n_rows, rows_per_task;
     const float *x;
     uint32_t n, strips, tiles_per_panel;
@@ -80,9 +81,9 @@ static void dots_task(void *arg, uint32_t task, uint32_t thread)
     const apply_job *j = arg;
     (void)thread;
     uint64_t r = task * j->rows_per_task, rows = j->n_rows - r < j->rows_per_task ? j->n_rows - r : j->rows_per_task;
-    dots_args a = {.w = j->w + r * j->row_bytes,
+    dots_args a = {.w = j->w,
                    .row_bytes = j->row_bytes,
-                   .k = j->k,
+                   .row0 = r,
                    .n_rows = rows,
                    .x = j->x,
                    .n = j->n,
@@ -108,10 +109,12 @@ static void widen_strip(const strip *s)
     size_t step = (size_t)height * LANES;
     for (uint64_t r = 0; r < round_up(s->rows, height); r++) {
         float *out = s->panel + r / height * height * PANEL_K + r % height * LANES;
-        if (r < s->rows)
-            j->weight->panel(j->w + (s->row + r) * j->row_bytes, s->k0, s->k, out, step);
-        else
+        if (r < s->rows) {
+            weight_row row = weight_row_at(j->w, j->row_bytes, s->row + r);
+            j->weight->panel(&row, s->k0, s->k, out, step);
+        } else {
             for (uint64_t i = 0; i < steps; i++) memset(out + i * step, 0, LANES * sizeof *out);
+        }
     }
 }
 
@@ -174,7 +177,7 @@ void cpu_apply(backend *b, const matrix_rows *w, const void *packed, uint32_t n,
     if (!n || !w->n_rows) return;
     apply_job j = {.c = c,
                    .weight = &c->kernels.weight[w->type],
-                   .w = w->data,
+                   .w = w,
                    .row_bytes = dtype_row_bytes(w->type, w->cols),
                    .k = w->cols,
                    .n_rows = w->n_rows,
@@ -194,4 +197,109 @@ void cpu_apply(backend *b, const matrix_rows *w, const void *packed, uint32_t n,
     j.rows_per_task = strip_rows(c, w->n_rows, PANEL_ROWS, 4);
     j.strips = (uint32_t)((w->n_rows + j.rows_per_task - 1) / j.rows_per_task);
     pool_run(c->pool, panel_task, &j, panels * j.strips);
+}
+
+/* ---- by columns ---------------------------------------------------------------------------------------------------- */
+
+enum { COLUMNS = 512 /* of a strip, a multiple of GROUP */, COLUMN_ROWS = 32 /* widened at once */ };
+
+typedef struct columns_job {
+    const cpu *c;
+    const matrix_rows *w;
+    uint64_t row_bytes, per_task; /* columns */
+    const float *x;
+    uint64_t x_stride;
+    uint32_t n;
+    float *y;
+    uint64_t stride;
+} columns_job;
+
+/* A strip of columns, over all rows; its sums rest in y between blocks of rows. */
+static void columns_task(void *arg, uint32_t task, uint32_t thread)
+{
+    const columns_job *j = arg;
+    const matrix_rows *w = j->w;
+    const kernels *k = &j->c->kernels;
+    uint64_t c0 = task * j->per_task, cols = w->cols - c0 < j->per_task ? w->cols - c0 : j->per_task;
+    float *panel = cpu_scratch(j->c, thread);
+    axpy_args a = {.w = panel,
+                   .width = round_up(cols, LANES),
+                   .cols = cols,
+                   .x_stride = j->x_stride,
+                   .n = j->n,
+                   .y = j->y + c0,
+                   .stride = j->stride};
+    for (uint64_t r = 0; r < w->n_rows; r += a.rows) {
+        a.rows = w->n_rows - r < COLUMN_ROWS ? w->n_rows - r : COLUMN_ROWS;
+        for (uint64_t i = 0; i < a.rows; i++) {
+            weight_row row = weight_row_at(w, j->row_bytes, r + i);
+            k->weight[w->type].panel(&row, c0, cols, panel + i * a.width, LANES);
+        }
+        a.x = j->x + r;
+        k->axpy(&a);
+    }
+}
+
+void cpu_apply_columns(backend *b, const matrix_rows *w, const float *x, uint64_t x_stride, uint32_t n, float *y,
+                       uint64_t stride)
+{
+    cpu *c = cpu_of(b);
+    if (!n || !w->n_rows || !w->cols) return;
+    columns_job j = {.c = c,
+                     .w = w,
+                     .row_bytes = dtype_row_bytes(w->type, w->cols),
+                     .x = x,
+                     .x_stride = x_stride,
+                     .n = n,
+                     .y = y,
+                     .stride = stride};
+    uint64_t fair = round_up((w->cols + c->threads - 1) / c->threads, GROUP);
+    j.per_task = fair < COLUMNS ? fair : COLUMNS;
+    pool_run(c->pool, columns_task, &j, (uint32_t)((w->cols + j.per_task - 1) / j.per_task));
+}
+
+/* ---- rows as numbers ------------------------------------------------------------------------------------------------ */
+
+typedef struct rows_job {
+    cpu *c;
+    const matrix_rows *w;
+    uint64_t row_bytes;
+    float *out;
+} rows_job;
+
+static void widen_rows(void *arg, uint64_t from, uint64_t to)
+{
+    const rows_job *j = arg;
+    for (uint64_t r = from; r < to; r++) {
+        weight_row row = weight_row_at(j->w, j->row_bytes, r);
+        j->c->kernels.weight[j->w->type].widen(&row, j->w->cols, j->out + r * j->w->cols);
+    }
+}
+
+void cpu_widen(backend *b, const matrix_rows *w, float *x)
+{
+    rows_job j = {.c = cpu_of(b), .w = w, .row_bytes = dtype_row_bytes(w->type, w->cols), .out = x};
+    cpu_items(cpu_of(b), widen_rows, &j, w->n_rows, w->cols);
+}
+
+/* A task is one row. */
+static void row_norm_task(void *arg, uint32_t task, uint32_t thread)
+{
+    const rows_job *j = arg;
+    const kernels *k = &j->c->kernels;
+    weight_row row = weight_row_at(j->w, j->row_bytes, task);
+    float *piece = cpu_scratch(j->c, thread), lanes[LANES] = {0};
+    for (uint64_t at = 0; at < j->w->cols; at += PANEL_K) {
+        uint64_t n = j->w->cols - at < PANEL_K ? j->w->cols - at : PANEL_K;
+        k->weight[j->w->type].panel(&row, at, n, piece, LANES);
+        k->squares(piece, round_up(n, LANES) / LANES, lanes);
+    }
+    float norm = sqrtf(spec_tree(lanes));
+    j->out[task] = norm < 1e-12f ? 1e-12f : norm;
+}
+
+void cpu_row_norms(backend *b, const matrix_rows *w, float *out)
+{
+    rows_job j = {.c = cpu_of(b), .w = w, .row_bytes = dtype_row_bytes(w->type, w->cols), .out = out};
+    pool_run(cpu_of(b)->pool, row_norm_task, &j, (uint32_t)w->n_rows);
 }

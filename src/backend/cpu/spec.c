@@ -29,6 +29,13 @@ float spec_sum_squares(const float *x, uint64_t k)
     return spec_dot(x, x, k);
 }
 
+float spec_sum(const float *x, uint64_t k)
+{
+    float lane[16] = {0};
+    for (uint64_t i = 0; i < (k + 15) / 16 * 16; i++) lane[i % 16] += i < k ? x[i] : 0.0f;
+    return spec_tree(lane);
+}
+
 static float half_at(const uint8_t *p)
 {
     uint16_t h;
@@ -78,21 +85,82 @@ static float weight_q4_1(const uint8_t *row, uint64_t i)
     return fmaf(half_at(b), nibble(b + 4, i % 32), half_at(b + 2));
 }
 
-typedef float (*weight_fn)(const uint8_t *row, uint64_t i);
-static const weight_fn weight_at[DT_WEIGHTS] = {
-    [DT_F32] = weight_f32,   [DT_F16] = weight_f16,   [DT_BF16] = weight_bf16,
-    [DT_Q8_0] = weight_q8_0, [DT_Q4_0] = weight_q4_0, [DT_Q4_1] = weight_q4_1,
-};
-
-float spec_weight(dtype type, const uint8_t *row, uint64_t i)
+/* 2^-8 times the number: what is left when its bits are moved to where an f16 has them. */
+static float weight_e4m3(uint8_t code)
 {
-    return weight_at[type](row, i);
+    if ((code & 0x7f) == 0x7f) return NAN;
+    return f16_to_f32((uint16_t)((code & 0x80) << 8 | (code & 0x7f) << 7));
 }
 
-void spec_rms_norm(const float *x, const float *w, uint32_t k, float eps, float *out)
+static float weight_e5m2(uint8_t code)
 {
-    float r = 1.0f / sqrtf(spec_sum_squares(x, k) / (float)k + eps);
-    for (uint32_t i = 0; i < k; i++) out[i] = (x[i] * r) * w[i];
+    return f16_to_f32((uint16_t)(code << 8));
+}
+
+/* Twice the fp4 numbers are integers. */
+static const int8_t twice_fp4[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+static float weight_mxfp4(const uint8_t *row, uint64_t i)
+{
+    const uint8_t *b = row + i / 32 * 17;
+    return half_e8m0(b[0]) * (float)twice_fp4[(int)nibble(b + 1, i % 32)];
+}
+
+static float weight_mxfp4_pairs(const uint8_t *row, const uint8_t *side, uint64_t i)
+{
+    return half_e8m0(side[i / 32]) * (float)twice_fp4[i % 2 ? row[i / 2] >> 4 : row[i / 2] & 15];
+}
+
+float spec_weight(const matrix_rows *w, uint64_t r, uint64_t c)
+{
+    const uint8_t *row = (const uint8_t *)w->data + r * dtype_row_bytes(w->type, w->cols);
+    float scale = w->scales ? w->scales[(w->row0 + r) / w->scale_rows * w->scales_stride + c / w->scale_cols] : 1.0f;
+    switch (w->type) {
+    case DT_F32:
+        return weight_f32(row, c);
+    case DT_F16:
+        return weight_f16(row, c);
+    case DT_BF16:
+        return weight_bf16(row, c);
+    case DT_Q8_0:
+        return weight_q8_0(row, c);
+    case DT_Q4_0:
+        return weight_q4_0(row, c);
+    case DT_Q4_1:
+        return weight_q4_1(row, c);
+    case DT_F8_E4M3:
+        return weight_e4m3(row[c]) * (scale * 0x1p+8f);
+    case DT_F8_E5M2:
+        return weight_e5m2(row[c]) * scale;
+    case DT_MXFP4:
+        return weight_mxfp4(row, c);
+    case DT_MXFP4_PAIRS:
+        return weight_mxfp4_pairs(row, w->side + r * (w->cols / 32), c);
+    default:
+        return NAN;
+    }
+}
+
+static void finish_norm(const norm_row *a, float mean, float r)
+{
+    for (uint32_t i = 0; i < a->k; i++) {
+        float x = (a->x[i] - mean) * r;
+        if (a->w) x *= a->w[i];
+        if (a->b) x += a->b[i];
+        a->out[i] = x;
+    }
+}
+
+void spec_rms_norm(const norm_row *a)
+{
+    finish_norm(a, 0.0f, 1.0f / sqrtf(spec_sum_squares(a->x, a->k) / (float)a->k + a->eps));
+}
+
+void spec_layer_norm(const norm_row *a)
+{
+    float mean = spec_sum(a->x, a->k) / (float)a->k, lane[16] = {0};
+    for (uint32_t i = 0; i < a->k; i++) lane[i % 16] = fmaf(a->x[i] - mean, a->x[i] - mean, lane[i % 16]);
+    finish_norm(a, mean, 1.0f / sqrtf(spec_tree(lane) / (float)a->k + a->eps));
 }
 
 static float cached(const void *p, bool half, uint64_t i)
@@ -100,17 +168,29 @@ static float cached(const void *p, bool half, uint64_t i)
     return half ? weight_f16(p, i) : weight_f32(p, i);
 }
 
+static float key(const spec_attention_row *a, uint64_t j, uint32_t d)
+{
+    uint64_t slot = j % a->capacity;
+    return cached(a->k, a->half, (slot / 16 * a->head_dim + d) * 16 + slot % 16);
+}
+
+static float value(const spec_attention_row *a, uint64_t j, uint32_t d)
+{
+    return a->v ? cached(a->v, a->half, j % a->capacity * a->v_dim + d) : key(a, j, d);
+}
+
 /* The scores of the visible positions j0 <= j < j1 of one block, s[j - j0]; returns the largest. */
 static float scores(const spec_attention_row *a, uint64_t j0, uint64_t j1, float *s)
 {
     float largest = -INFINITY;
     for (uint64_t j = j0; j < j1; j++) {
-        uint64_t slot = j % a->capacity;
         float x = 0.0f;
-        for (uint32_t d = 0; d < a->head_dim; d++)
-            x = fmaf(a->q[d], cached(a->k, a->half, (slot / 16 * a->head_dim + d) * 16 + slot % 16), x);
-        s[j - j0] = a->scale * x;
-        if (s[j - j0] > largest) largest = s[j - j0];
+        for (uint32_t d = 0; d < a->head_dim; d++) x = fmaf(a->q[d], key(a, j, d), x);
+        x = a->scale * x;
+        if (a->softcap != 0.0f) x = spec_softcap(x, a->softcap);
+        if (a->sloped) x += a->slope * (float)((int64_t)j - (int64_t)a->position);
+        s[j - j0] = x;
+        if (x > largest) largest = x;
     }
     return largest;
 }
@@ -118,8 +198,8 @@ static float scores(const spec_attention_row *a, uint64_t j0, uint64_t j1, float
 void spec_attention(const spec_attention_row *a)
 {
     uint64_t end = (uint64_t)a->position + 1, begin = a->window && end > a->window ? end - a->window : 0;
-    float m = -INFINITY, lane[16] = {0}, s[ATTENTION_BLOCK];
-    for (uint32_t d = 0; d < a->head_dim; d++) a->out[d] = 0.0f;
+    float m = a->sink ? *a->sink : -INFINITY, lane[16] = {a->sink ? 1.0f : 0.0f}, s[ATTENTION_BLOCK];
+    for (uint32_t d = 0; d < a->v_dim; d++) a->out[d] = 0.0f;
     for (uint64_t j0 = begin, j1; j0 < end; j0 = j1) {
         j1 = (j0 / ATTENTION_BLOCK + 1) * ATTENTION_BLOCK;
         if (j1 > end) j1 = end;
@@ -127,16 +207,15 @@ void spec_attention(const spec_attention_row *a)
         if (largest > m) {
             float c = spec_expf(m - largest);
             for (int i = 0; i < 16; i++) lane[i] *= c;
-            for (uint32_t d = 0; d < a->head_dim; d++) a->out[d] *= c;
+            for (uint32_t d = 0; d < a->v_dim; d++) a->out[d] *= c;
             m = largest;
         }
         for (uint64_t j = j0; j < j1; j++) {
             float p = spec_expf(s[j - j0] - m);
             lane[j % 16] += p;
-            for (uint32_t d = 0; d < a->head_dim; d++)
-                a->out[d] = fmaf(p, cached(a->v, a->half, j % a->capacity * a->head_dim + d), a->out[d]);
+            for (uint32_t d = 0; d < a->v_dim; d++) a->out[d] = fmaf(p, value(a, j, d), a->out[d]);
         }
     }
     float l = spec_tree(lane);
-    for (uint32_t d = 0; d < a->head_dim; d++) a->out[d] = a->out[d] / l;
+    for (uint32_t d = 0; d < a->v_dim; d++) a->out[d] = a->out[d] / l;
 }
