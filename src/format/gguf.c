@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/os.h"
+#include "format/little.h"
 
 enum { U8, I8, U16, I16, U32, I32, F32, BOOL, TEXT, ARRAY, U64, I64, F64, N_TYPES };
 static const uint8_t type_bytes[N_TYPES] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
@@ -100,18 +101,10 @@ static lamina_status need(reading *r, uint64_t n, const char *what, lamina_error
     return LAMINA_OK;
 }
 
-/* width bytes, little-endian. */
-static uint64_t load(const unsigned char *p, unsigned width)
-{
-    uint64_t v = 0;
-    for (unsigned i = 0; i < width; i++) v |= (uint64_t)p[i] << (8 * i);
-    return v;
-}
-
 static lamina_status read_number(reading *r, unsigned width, const char *what, uint64_t *v, lamina_error *err)
 {
     TRY(need(r, width, what, err));
-    *v = load(r->g->blob + r->at, width);
+    *v = little_number(r->g->blob + r->at, width);
     r->at += width;
     return LAMINA_OK;
 }
@@ -555,7 +548,7 @@ static number number_at(const gguf *g, uint32_t type, uint64_t position)
         uint64_t u;
         double f;
     } twice;
-    uint64_t raw = load(p, type_bytes[type]);
+    uint64_t raw = little_number(p, type_bytes[type]);
     switch (type) {
     case U8:
     case U16:
@@ -583,7 +576,7 @@ static number number_at(const gguf *g, uint32_t type, uint64_t position)
 
 static gguf_string text_at(const gguf *g, uint64_t position)
 {
-    return (gguf_string){(const char *)g->blob + position + 8, load(g->blob + position, 8)};
+    return (gguf_string){(const char *)g->blob + position + 8, little_number(g->blob + position, 8)};
 }
 
 bool gguf_u64(const gguf *g, const char *key, uint64_t *v)

@@ -570,6 +570,9 @@ static lamina_status read_file(reading *r, const char *name, lamina_error *err)
     if (memcmp(begin + 257, "ustar", 5) == 0)
         return error_set(err, LAMINA_E_UNSUPPORTED,
                          "%s: a tar of PyTorch 0.1: convert it with torch.save(torch.load(FILE), FILE)", r->path);
+    if (memcmp(begin, "version https://git-lfs", 23) == 0)
+        return error_set(err, LAMINA_E_FORMAT, "%s: a pointer of Git LFS, not the file itself: git lfs pull fetches it",
+                         r->path);
     return error_set(err, LAMINA_E_FORMAT, "%s: %s: expected what torch.save() writes, a zip or a pickle", r->path,
                      r->size ? "begins otherwise" : "is empty");
 }

@@ -9,6 +9,7 @@
 
 #include "base/os.h"
 #include "format/jsonpull.h"
+#include "format/little.h"
 
 enum { HEADER_LIMIT = 100000000 }; /* bytes, as the reference implementation */
 enum { DIMS_LIMIT = 64 };
@@ -189,8 +190,7 @@ static lamina_status read_header(checkpoint *c, const os_file *file, const char 
     if (size < sizeof length)
         return error_set(err, LAMINA_E_FORMAT, "%s: expected a safetensors file, found %" PRIu64 " bytes", path, size);
     TRY(os_read_at(file, path, 0, length, sizeof length, err));
-    uint64_t bytes = 0;
-    for (unsigned i = 0; i < 8; i++) bytes |= (uint64_t)length[i] << (8 * i);
+    uint64_t bytes = little_number(length, sizeof length);
     if (bytes > HEADER_LIMIT)
         return error_set(err, LAMINA_E_FORMAT, "%s: a safetensors header of %" PRIu64 " bytes: expected at most %d",
                          path, bytes, HEADER_LIMIT);

@@ -17,8 +17,7 @@ import tiny_model
 
 LAMINA = os.path.abspath(sys.argv.pop(1)) if len(sys.argv) > 1 else "build/lamina"
 IDS = "5,6,7,200,9,260,40,41,3"
-PREAMBLE = (b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19." b"\x80\x02M\xe9\x03."
-            b"\x80\x02}X\x0d\x00\x00\x00little_endian\x88s.")
+MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19." b"\x80\x02M\xe9\x03."
 
 
 def text(s):
@@ -55,8 +54,9 @@ def read_safetensors(path):
             for name, t in header.items()}
 
 
-def save(path, state, legacy=False, tied=None):
-    """What torch.save() would write. tied: {name: name of the tensor whose storage it shares}"""
+def save(path, state, legacy=False, shift=0, tied=None):
+    """What torch.save() would write. shift: bytes by which the older form's data begin later; tied: {name: name of the
+    tensor whose storage it shares}"""
     body, storages = b"ccollections\nOrderedDict\n)R(", {}
     for name, (shape, data) in state.items():
         key = str(list(state).index((tied or {}).get(name, name)))
@@ -64,8 +64,10 @@ def save(path, state, legacy=False, tied=None):
         body += text(name) + tensor(key, len(data) // 2, shape)
     body = b"\x80\x02" + body + b"u."
     if legacy:
+        system = b"\x80\x02}(" + text("little_endian") + b"\x88" + text("") + text(shift * "x") + b"u."
+        keys = b"\x80\x02](" + b"".join(map(text, storages)) + b"e."
         with open(path, "wb") as f:
-            f.write(PREAMBLE + body + b"\x80\x02](" + b"".join(map(text, storages)) + b"e.")
+            f.write(MAGIC + system + body + keys)
             for data in storages.values():
                 f.write(struct.pack("<q", len(data) // 2) + data)
         return
@@ -77,7 +79,7 @@ def save(path, state, legacy=False, tied=None):
         z.writestr("archive/version", "3\n")
 
 
-def convert(source, folder, legacy=False, shards=1, keep=False):
+def convert(source, folder, legacy=False, shift=0, shards=1, keep=False):
     """The checkpoint `source` again, its weights as PyTorch's."""
     shutil.copytree(source, folder)
     path = os.path.join(folder, "model.safetensors")
@@ -85,12 +87,12 @@ def convert(source, folder, legacy=False, shards=1, keep=False):
     if not keep:
         os.remove(path)
     if shards == 1:
-        return save(os.path.join(folder, "pytorch_model.bin"), state, legacy)
+        return save(os.path.join(folder, "pytorch_model.bin"), state, legacy, shift)
     names, where = list(state), {}
     for i in range(shards):
         file = f"pytorch_model-{i + 1:05d}-of-{shards:05d}.bin"
         part = names[i * len(names) // shards:(i + 1) * len(names) // shards]
-        save(os.path.join(folder, file), {name: state[name] for name in part}, legacy)
+        save(os.path.join(folder, file), {name: state[name] for name in part}, legacy, shift)
         where.update({name: file for name in part})
     with open(os.path.join(folder, "pytorch_model.bin.index.json"), "w") as f:
         json.dump({"metadata": {}, "weight_map": where}, f)
@@ -130,7 +132,8 @@ class PyTorch(unittest.TestCase):
         self.assertEqual(code, 0, f"{arguments}: {err}")
         return out
 
-    FORMS = {"zip": {}, "legacy": {"legacy": True}, "shards": {"shards": 3}, "old shards": {"shards": 2, "legacy": True}}
+    FORMS = {"zip": {}, "older": {"legacy": True}, "older, shifted": {"legacy": True, "shift": 1},
+             "shards": {"shards": 3}, "older shards": {"shards": 2, "legacy": True, "shift": 2}}
 
     def test_the_same_answers(self):
         for name, how in self.FORMS.items():

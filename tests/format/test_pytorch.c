@@ -812,7 +812,8 @@ static const struct {
      BYTES("\200\2\212\12l\374\234F\371 j\250P\31.\200\2M\351\3.\200\2}X\15\0\0\0little_endian\211s."),
      LAMINA_E_UNSUPPORTED, "big-endian"},
     {"only the preamble", BYTES(PREAMBLE), LAMINA_E_FORMAT, "ends in the middle"},
-    {"a text", BYTES("version https://git-lfs.github.com/spec/v1"), LAMINA_E_FORMAT, "begins otherwise"},
+    {"a pointer", BYTES("version https://git-lfs.github.com/spec/v1\n"), LAMINA_E_FORMAT, "git lfs pull"},
+    {"a text", BYTES("weights"), LAMINA_E_FORMAT, "begins otherwise: expected what torch.save() writes"},
     {"nothing", "", 0, LAMINA_E_FORMAT, "is empty"},
 };
 
