@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Compares lamina's tokenizers with Hugging Face's, or tiktoken, on generated texts: ids, and decoding with and without special tokens.
 
-Usage: tokenizer_compare.py DRIVER [-n TEXTS] [--seed N] [--plain] [--variants FOLDER] FOLDER...
-DRIVER: the program test_format_tokenizer. FOLDER: with a tokenizer.json, or with ranks; or a .gguf file with pre "smollm".
+Usage: tokenizer_compare.py DRIVER [-n TEXTS] [--seed N] [--plain] [--variants FOLDER] [--ranks FILE FOLDER]
+                            [--gguf SHARED FOLDER] FOLDER...
+DRIVER: the program test_format_tokenizer. FOLDER: with a tokenizer.json, or with ranks.
 Exit status 1 when anything differs. Needs tokenizers==0.23.3, tiktoken==0.14.0 (gguf==0.19.0 for .gguf)."""
 import argparse
-import json
 import os
 import struct
 import subprocess
@@ -14,32 +14,29 @@ import threading
 
 from tokenizers import Tokenizer
 
+import tokenizer_gguf
 import tokenizer_ranks
 import tokenizer_texts
 import tokenizer_variants
 
 
-def from_gguf(path):
-    import gguf
-    fields = gguf.GGUFReader(path).fields
-    tokens = fields["tokenizer.ggml.tokens"].contents()
-    types = fields["tokenizer.ggml.token_type"].contents()
-    assert fields["tokenizer.ggml.pre"].contents() == "smollm"
-    return Tokenizer.from_str(json.dumps({
-        "added_tokens": [{"id": i, "content": t, "special": k != 4, "normalized": False, "lstrip": False, "rstrip": False,
-                          "single_word": False} for i, (t, k) in enumerate(zip(tokens, types)) if k in (2, 3, 4)],
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
-            {"type": "Digits", "individual_digits": True},
-            {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}]},
-        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
-        "model": {"type": "BPE", "vocab": {t: i for i, t in enumerate(tokens)},
-                  "merges": fields["tokenizer.ggml.merges"].contents()}}))
+PRE = {"gpt2": "gpt-2", "llama3": "llama-bpe", "qwen2_5": "qwen2", "deepseek_v3": "deepseek-v3", "mistral_nemo": "tekken"}
+oracles = {}  # of what was written here
+
+
+def write_gguf(shared, folder):
+    """The folders of PRE as GGUF files, to be compared with what they were made of."""
+    os.makedirs(folder, exist_ok=True)
+    for name, pre in PRE.items():
+        tk = Tokenizer.from_file(os.path.join(shared, name, "tokenizer.json"))
+        path = os.path.join(folder, name + ".gguf")
+        tokenizer_gguf.write(tk, path, pre, {"deepseek_v3": None, "mistral_nemo": "<s>"}.get(name))
+        oracles[path] = tk
+        yield path
 
 
 def oracle(path):
-    if path.endswith(".gguf"):
-        return from_gguf(path)
-    return tokenizer_ranks.load(path)
+    return oracles.get(path) or tokenizer_ranks.load(path)
 
 
 def records(stream):
@@ -95,6 +92,8 @@ def main():
     a.add_argument("--variants", default="", help="write the small tokenizers to this folder and compare them too")
     a.add_argument("--ranks", nargs=2, metavar=("FILE", "FOLDER"),
                    help="write folders of GLM-4's, Kimi's and Mistral's form with the ranks of FILE and compare them too")
+    a.add_argument("--gguf", nargs=2, metavar=("SHARED", "FOLDER"),
+                   help="write GGUF vocabularies of the tokenizers in SHARED and compare them too")
     a.add_argument("-n", type=int, default=100000)
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--plain", action="store_true")
@@ -104,6 +103,8 @@ def main():
             a.folders.append(os.path.join(a.variants, name))
             os.makedirs(a.folders[-1], exist_ok=True)
             tk.save(a.folders[-1] + "/tokenizer.json")
+    if a.gguf:
+        a.folders += write_gguf(*a.gguf)
     if a.ranks:
         ranks = tokenizer_ranks.read_ranks(a.ranks[0])
         a.folders += tokenizer_ranks.write(a.ranks[1], ranks)

@@ -19,6 +19,7 @@ import sys
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+import tokenizer_gguf
 import tokenizer_ranks
 import tokenizer_texts
 import tokenizer_variants
@@ -71,26 +72,6 @@ def smollm(tk):
     return Tokenizer.from_str(json.dumps(data))
 
 
-def write_gguf(tk, path):
-    import gguf
-    data = json.loads(tk.to_str())
-    added = {a["id"]: a for a in data["added_tokens"]}
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
-    n = tk.get_vocab_size(True)
-    writer.add_token_list([tk.id_to_token(i) for i in range(n)])
-    writer.add_token_types([3 if i in added and added[i]["special"] else 4 if i in added else 1 for i in range(n)])
-    writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in data["model"]["merges"]])
-    writer.add_bos_token_id(tk.token_to_id("<s>"))
-    writer.add_eos_token_id(tk.token_to_id("</s>"))
-    writer.add_chat_template("{{ messages }}")
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
 def spm():
     tk = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tk.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
@@ -138,7 +119,7 @@ def main():
     t = tiny()
     t.save(os.path.join(OUT, "tiny.json"), pretty=False)
     golden(t, "tiny", short)
-    write_gguf(t, os.path.join(OUT, "tiny.gguf"))
+    tokenizer_gguf.write(t, os.path.join(OUT, "tiny.gguf"), "smollm", "<s>", "</s>", "{{ messages }}")
     golden(smollm(t), "tiny_gguf", short)
     s = spm()
     s.save(os.path.join(OUT, "spm.json"), pretty=False)

@@ -333,6 +333,13 @@ bool builder_has(const builder *b, uint32_t id)
     return id < b->n_ids && b->spans[id].bytes != UINT32_MAX;
 }
 
+bool builder_is_added(const builder *b, uint32_t id)
+{
+    for (uint32_t i = 0; i < b->t->n_added; i++)
+        if (b->t->added[i].id == id) return true;
+    return false;
+}
+
 static lamina_status append_added(builder *b, const added_token *token, lamina_error *err)
 {
     tokenizer *t = b->t;

@@ -28,6 +28,19 @@ static const char gguf_name[] = "GGUF tokenizer";
 /* clang-format on */
 #define DEEPSEEK_CJK "[一-龥ࠀ-一가-퟿]+"
 #define BLOOM        " ?[^(\\s|.,!?…。，、।۔،)]+"
+#define HAN_KANA     "[一-龥぀-ゟ゠-ヿ]+"
+#define LETTERS      "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+"
+#define SPARK_WORDS                                                                                                    \
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"               \
+    " ?[\\p{P}\\p{S}]+|[\\r\\n]|\\s+(?!\\S)|\\s+"
+#define JAIS_SPACES                                                                                                    \
+    "|\\s{512}(?!\\S)|\\s{256}(?!\\S)|\\s{128}(?!\\S)|\\s{64}(?!\\S)|\\s{32}(?!\\S)|\\s{16}(?!\\S)|\\s{8}(?!\\S)"      \
+    "|\\s{4}(?!\\S)|\\s{1,2}(?!\\S)|\\s{1}"
+#define MARKED_LETTERS                                                                                                 \
+    "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+"                 \
+    "|\\s+(?!\\S)|\\s+"
+#define YOUTU_WORDS                                                                                                    \
+    OTHER UPPER "*" LOWER "+" CONTRACTIONS "?|" OTHER UPPER "+" LOWER "*" CONTRACTIONS "?|\\p{N}" TAIL_SLASH
 
 enum {
     PRE_NFC = 1,
@@ -35,7 +48,8 @@ enum {
     PRE_BOS = 4,
     PRE_GPT2 = 8 /* ByteLevel's own pattern last */,
     PRE_DIGITS = 16 /* each digit alone, before all else */,
-    PRE_DIGITS_LAST = 32
+    PRE_DIGITS_LAST = 32,
+    PRE_RANKS = 64 /* merges, where none are given, follow from the pieces in order */
 };
 
 typedef struct pre_row {
@@ -48,17 +62,42 @@ static const pre_row pre_rows[] = {
     {" llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 ",
      PRE_IGNORE_MERGES | PRE_BOS,
      {PATTERN_LLAMA3}},
-    {" dbrx smaug-bpe chatglm-bpe glm4 ", 0, {PATTERN_LLAMA3}},
+    {" dbrx smaug-bpe ", 0, {PATTERN_LLAMA3}},
+    {" chatglm-bpe glm4 glm5 ", PRE_IGNORE_MERGES, {PATTERN_LLAMA3}},
     {" qwen2 deepseek-r1-qwen megrez stablelm2 hunyuan ", PRE_NFC, {PATTERN_QWEN2}},
+    {" kormo f2llmv2 solar-open grok-2 ", 0, {PATTERN_QWEN2}},
+    {" qwen35 ", PRE_NFC, {CONTRACTIONS MARKED_LETTERS}},
+    {" ufakzeka ", 0, {"[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" TAIL}},
     {" tekken ", PRE_IGNORE_MERGES | PRE_BOS, {PATTERN_TEKKEN}},
-    {" gpt-4o llama4 ", 0, {PATTERN_GPT4O}},
-    {" smollm starcoder refact command-r codeshell exaone minerva-7b ", PRE_DIGITS | PRE_GPT2, {NULL}},
-    {" gpt-2 phi-2 mpt olmo jais trillion granite-docling roberta-bpe ", PRE_GPT2, {NULL}},
+    {" gpt-4o llama4 kanana2 talkie minimax-m2 ", 0, {PATTERN_GPT4O}},
+    {" tiny_aya cohere2moe ", 0, {"\\d{1,3}(?=(?:\\d{3})*\\b)", PATTERN_GPT4O}},
+    {" kimi-k2 ", PRE_RANKS | PRE_IGNORE_MERGES, {PATTERN_KIMI}},
+    {" minicpm5 ", PRE_IGNORE_MERGES, {"\\p{N}{1,3}", CONTRACTIONS LETTERS "|\\p{N}+" TAIL}},
+    {" seed-coder ", 0, {CONTRACTIONS LETTERS "|\\p{N}{1}| ?[^\\s\\p{L}\\p{N}\\r\\n]+|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}},
+    {" bailingmoe bailingmoe2 llada-moe ",
+     0,
+     {"'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*|\\s*[\\r\\n]"
+      "|\\s+(?!\\S)|\\s+"}},
+    {" exaone-moe ",
+     0,
+     {CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?(?:\\p{L}\\p{M}*(?: \\p{L}\\p{M}*)*)+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]?"
+                   "|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"}},
+    {" jais-2 ", 0, {CONTRACTIONS LETTERS "|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+" JAIS_SPACES}},
+    {" laguna ", 0, {"[^\\n]+|[\\n]+", PATTERN_QWEN2}},
+    {" youtu ",
+     PRE_IGNORE_MERGES,
+     {"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|" HAN_KANA, YOUTU_WORDS}},
+    {" smollm starcoder refact command-r codeshell exaone minerva-7b mellum2 ", PRE_DIGITS | PRE_GPT2, {NULL}},
+    {" gpt-2 phi-2 mpt olmo jais trillion granite-docling roberta-bpe exaone4 gigachat a.x-4.0 mellum ",
+     PRE_GPT2,
+     {NULL}},
     {" deepseek-llm ",
      PRE_DIGITS_LAST,
      {"[\\r\\n]", DEEPSEEK_LETTERS, "\\s?[!-/:-~！-／：-～‘-‟　-。]+", "\\s+$", DEEPSEEK_CJK}},
     {" deepseek-coder ", PRE_DIGITS_LAST, {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", DEEPSEEK_CJK}},
-    {" deepseek-v3 ", 0, {"\\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK_WORDS}},
+    {" deepseek-v3 hunyuan-dense joyai-llm hy_v4 ", 0, {"\\p{N}{1,3}", HAN_KANA, DEEPSEEK_WORDS}},
+    {" spark2_5 ", PRE_DIGITS_LAST, {"\\p{N}{1,3}", HAN_KANA, SPARK_WORDS}},
+    {" superbpe ", 0, {"\\p{N}+", "(?=(\\d{3})+(?!\\d))"}},
     {" bloom gpt3-finnish poro-chat ", 0, {BLOOM}},
     {" viking ", PRE_DIGITS_LAST, {BLOOM}},
 };
@@ -99,20 +138,20 @@ static lamina_status add_falcon(builder *b, bool runs, lamina_error *err)
     return builder_byte_level(b, false, false, err);
 }
 
-static lamina_status add_steps(builder *b, const gguf *g, bool *bos, lamina_error *err)
+static lamina_status add_steps(builder *b, const gguf *g, unsigned *flags, lamina_error *err)
 {
     gguf_string pre = {"default", 7};
     gguf_text(g, "tokenizer.ggml.pre", &pre);
     bool plain = pre.bytes == 7 && memcmp(pre.data, "default", 7) == 0;
     bool falcon = pre.bytes == 6 && memcmp(pre.data, "falcon", 6) == 0;
-    *bos = false;
+    *flags = 0;
     TRY(builder_decoder(b, &(decoder_step){.kind = DECODE_BYTES}, err));
     if (plain || falcon) return add_falcon(b, plain, err);
     const pre_row *row = pre.bytes < 64 ? find_row(pre.data, (size_t)pre.bytes) : NULL;
     if (!row)
         return error_set(err, LAMINA_E_UNSUPPORTED, "%s: tokenizer.ggml.pre \"%.*s\" is not supported", gguf_name,
                          (int)(pre.bytes < 60 ? pre.bytes : 60), pre.data);
-    *bos = (row->flags & PRE_BOS) != 0;
+    *flags = row->flags;
     return add_row(b, row, err);
 }
 
@@ -149,9 +188,23 @@ static lamina_status add_pieces(builder *b, const gguf *g, lamina_error *err)
     return LAMINA_OK;
 }
 
-static lamina_status add_merges(builder *b, const gguf *g, lamina_error *err)
+/* The pieces that are no added tokens, in the order of their ids. */
+static lamina_status imply_merges(builder *b, lamina_error *err)
+{
+    uint32_t *order = mem_array(b->m, MEM_TOKENIZER, b->n_ids, sizeof *order, err);
+    if (!order) return no_memory(err);
+    size_t n = 0;
+    for (size_t id = 0; id < b->n_ids; id++)
+        if (!builder_is_added(b, (uint32_t)id)) order[n++] = (uint32_t)id;
+    lamina_status status = builder_implied_merges(b, order, n, err);
+    mem_free(b->m, order);
+    return status;
+}
+
+static lamina_status add_merges(builder *b, const gguf *g, bool implied, lamina_error *err)
 {
     uint64_t n = 0;
+    if (implied && !gguf_text_array(g, "tokenizer.ggml.merges", &n)) return imply_merges(b, err);
     if (!gguf_text_array(g, "tokenizer.ggml.merges", &n))
         return error_set(err, LAMINA_E_FORMAT, "%s: no tokenizer.ggml.merges", gguf_name);
     for (uint64_t i = 0; i < n; i++) {
@@ -174,10 +227,11 @@ static lamina_status read_gguf(builder *b, const gguf *g, lamina_error *err)
     if (model.bytes != 4 || memcmp(model.data, "gpt2", 4) != 0)
         return error_set(err, LAMINA_E_UNSUPPORTED, "%s: tokenizer.ggml.model \"%.*s\" is not supported", gguf_name,
                          (int)(model.bytes < 60 ? model.bytes : 60), model.data);
-    bool bos, eos = false;
-    TRY(add_steps(b, g, &bos, err));
+    unsigned flags;
+    TRY(add_steps(b, g, &flags, err));
     TRY(add_pieces(b, g, err));
-    TRY(add_merges(b, g, err));
+    TRY(add_merges(b, g, flags & PRE_RANKS, err));
+    bool bos = (flags & PRE_BOS) != 0, eos = false;
     b->t->bos = named_id(b, g, "tokenizer.ggml.bos_token_id");
     b->t->eos = named_id(b, g, "tokenizer.ggml.eos_token_id");
     gguf_bool(g, "tokenizer.ggml.add_bos_token", &bos);

@@ -252,7 +252,8 @@ lamina_status builder_added(builder *b, const added_token *token, lamina_error *
 lamina_status builder_added_at(builder *b, const added_token *token, lamina_error *err);
 /* The same, and where it is there already its flags become the token's. */
 lamina_status builder_added_again(builder *b, const added_token *token, lamina_error *err);
-bool builder_has(const builder *b, uint32_t id);                                      /* a piece or an added token */
+bool builder_has(const builder *b, uint32_t id); /* a piece or an added token */
+bool builder_is_added(const builder *b, uint32_t id);
 lamina_status builder_around(builder *b, bool before, int64_t id, lamina_error *err); /* appends to the template */
 lamina_status builder_normalizer(builder *b, const normalizer_step *step, lamina_error *err);
 lamina_status builder_splitter(builder *b, const splitter_step *step, lamina_error *err);

@@ -94,6 +94,12 @@ static lamina_status translate_escape(translation *x, lamina_error *err)
     case 'h':
         spelt = in ? "0-9a-fA-F" : "[0-9a-fA-F]";
         break;
+    case 'b':
+    case 'B':
+        if (in) return refuse(x, "\\b in a class", err);
+        spelt = c == 'b' ? "(?:(?<=[" WORDS "])(?![" WORDS "])|(?<![" WORDS "])(?=[" WORDS "]))"
+                         : "(?:(?<=[" WORDS "])(?=[" WORDS "])|(?<![" WORDS "])(?![" WORDS "]))";
+        break;
     case 'p':
     case 'P':
         return translate_property(x, err);

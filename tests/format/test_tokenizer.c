@@ -520,8 +520,9 @@ static void truncated_json(void)
 static void patterns(void)
 {
     static const hostile rows[] = {
-        {"[a&&b]", "intersection"}, {"[a[b]]", "class inside"}, {"(?m:a)", "this kind"}, {"\\\\Rx", "\\R is not"},
-        {"a{2,3}+", "an interval"}, {"(*UTF)a", "(*"},          {"\\\\b", "\\b is not"}, {"(((((((((", "parenthes"},
+        {"[a&&b]", "intersection"},    {"[a[b]]", "class inside"}, {"(?m:a)", "this kind"},
+        {"\\\\Rx", "\\R is not"},      {"a{2,3}+", "an interval"}, {"(*UTF)a", "(*"},
+        {"[\\\\b]", "\\b in a class"}, {"(((((((((", "parenthes"},
     };
     memory *m = memory_new();
     char json[1024];
