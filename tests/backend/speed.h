@@ -153,17 +153,17 @@ static int speed_main(int argc, char **argv)
     static const struct {
         const char *name;
         lamina_isa isa;
-    } levels[] = {{"scalar", LAMINA_ISA_SCALAR},
-                  {"avx2", LAMINA_ISA_AVX2},
-                  {"avx512", LAMINA_ISA_AVX512},
-                  {"neon", LAMINA_ISA_NEON}};
+    } known[] = {{"scalar", LAMINA_ISA_SCALAR},
+                 {"avx2", LAMINA_ISA_AVX2},
+                 {"avx512", LAMINA_ISA_AVX512},
+                 {"neon", LAMINA_ISA_NEON}};
     bench s = {.m = memory_new()};
     uint32_t threads = argc > 3 ? (uint32_t)atoi(argv[3]) : os_cores();
     if (!s.m || pool_new(s.m, threads, &s.pool, NULL) != LAMINA_OK) return 1;
-    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
-        if (argc > 2 ? strcmp(argv[2], levels[i].name) != 0 : i == 0) continue; /* scalar only when asked for */
-        if (backend_cpu_new(s.m, s.pool, levels[i].isa, &s.b, NULL) != LAMINA_OK) return 1;
-        if (!strcmp(backend_cpu_isa(s.b), levels[i].name)) speed_level(&s, i == 0);
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (argc > 2 ? strcmp(argv[2], known[i].name) != 0 : i == 0) continue; /* scalar only when asked for */
+        if (backend_cpu_new(s.m, s.pool, known[i].isa, &s.b, NULL) != LAMINA_OK) return 1;
+        if (!strcmp(backend_cpu_isa(s.b), known[i].name)) speed_level(&s, i == 0);
         s.b->ops->close(s.b);
     }
     pool_free(s.pool);

@@ -99,15 +99,15 @@ sine_cosine spec_sincosf(float xf)
 
 float spec_tanhf(float x)
 {
-    float z = x * x, p = TANH_C4;
-    if (fabsf(x) < TANH_SMALL) {
+    float a = fabsf(x), z = x * x, p = TANH_C4;
+    if (a < TANH_SMALL) {
         p = fmaf(p, z, TANH_C3);
         p = fmaf(p, z, TANH_C2);
         p = fmaf(p, z, TANH_C1);
         p = fmaf(p, z, TANH_C0);
-        return fmaf(x, z * p, x);
+        return copysignf(fmaf(a, z * p, a), x);
     }
-    return copysignf(1.0f - 2.0f / (1.0f + spec_expf(fabsf(x) + fabsf(x))), x);
+    return copysignf(1.0f - 2.0f / (1.0f + spec_expf(a + a)), x);
 }
 
 float spec_erff(float x)

@@ -297,9 +297,9 @@ INLINE v16 v16_tanh(v16 x)
     p = v16_fma(p, z, v16_set1(TANH_C2));
     p = v16_fma(p, z, v16_set1(TANH_C1));
     p = v16_fma(p, z, v16_set1(TANH_C0));
-    v16 small = v16_fma(x, v16_mul(z, p), x);
+    v16 small = v16_fma(a, v16_mul(z, p), a);
     v16 large = v16_sub(one, v16_div(v16_set1(2.0f), v16_add(one, v16_exp(v16_add(a, a)))));
-    return v16_less(a, v16_set1(TANH_SMALL), small, v16_copysign(large, x));
+    return v16_copysign(v16_less(a, v16_set1(TANH_SMALL), small, large), x);
 }
 
 INLINE v16 v16_erf(v16 x)
