@@ -18,7 +18,7 @@ enum {
     TEXT_LIMIT = 64 << 10,   /* bytes of a string; it passes through the buffer in one piece */
     NAME_LIMIT = 256,        /* bytes of a module's or a class's name */
     BYTES_LIMIT = 256 << 20, /* of one pickle; the largest known directories, 10^5 tensors, have 15 MB */
-    MEMORY_LIMIT = 512 << 20 /* bytes */
+    MEMORY_LIMIT = 256 << 20 /* bytes; those take 80 MB */
 };
 
 struct pickle {
@@ -53,7 +53,7 @@ const char *pickle_kind_name(pickle_kind kind)
 
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
 
-static lamina_status count(pickle *p, size_t bytes, lamina_error *err)
+lamina_status pickle_count(pickle *p, size_t bytes, lamina_error *err)
 {
     size_t whole = bytes / 16 * 16 + 16; /* the arena's rounding */
     if (bytes > MEMORY_LIMIT || whole > MEMORY_LIMIT - p->taken)
@@ -64,7 +64,7 @@ static lamina_status count(pickle *p, size_t bytes, lamina_error *err)
 
 void *pickle_take(pickle *p, size_t bytes, lamina_error *err)
 {
-    return count(p, bytes, err) == LAMINA_OK ? arena_alloc(p->values, bytes, err) : NULL;
+    return pickle_count(p, bytes, err) == LAMINA_OK ? arena_alloc(p->values, bytes, err) : NULL;
 }
 
 lamina_status pickle_push_item(pickle *p, pickle_list *list, const pickle_value *v, lamina_error *err)
@@ -87,7 +87,7 @@ static lamina_status reserve(pickle *p, pickle_value **table, size_t *room, size
     if (n <= *room) return LAMINA_OK;
     size_t grown_room = *room ? *room : 64;
     while (grown_room < n) grown_room *= 2;
-    TRY(count(p, (grown_room - *room) * sizeof **table, p->err));
+    TRY(pickle_count(p, (grown_room - *room) * sizeof **table, p->err));
     pickle_value *grown = mem_resize(p->m, MEM_OTHER, *table, grown_room * sizeof *grown, p->err);
     if (!grown) return memory_status(p->err);
     *table = grown;

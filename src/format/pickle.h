@@ -60,7 +60,8 @@ void pickle_free(pickle *p); /* with all values; NULL is allowed */
 lamina_status pickle_load(pickle *p, pickle_value *out, lamina_error *err);
 uint64_t pickle_at(const pickle *p); /* offset in the file behind the last pickle */
 
-/* For clients: zeroed memory of the reader's account, which has an end. */
+/* For clients: the reader's account of memory, which has an end; zeroed memory of it. */
+lamina_status pickle_count(pickle *p, size_t bytes, lamina_error *err);
 void *pickle_take(pickle *p, size_t bytes, lamina_error *err);
 lamina_status pickle_push_item(pickle *p, pickle_list *list, const pickle_value *v, lamina_error *err);
 const char *pickle_kind_name(pickle_kind kind); /* "a tuple" */

@@ -22,6 +22,7 @@
 enum {
     DIMS_LIMIT = 64,
     NAME_LIMIT = 1024,    /* bytes of a tensor's name */
+    KEY_LIMIT = 64,       /* bytes of a storage's key: a number in decimal */
     NEWEST_VERSION = 10,  /* of the zip form */
     LEGACY_VERSION = 1001 /* of the older form */
 };
@@ -138,8 +139,8 @@ static lamina_status make_storage(void *user, pickle *p, const pickle_value *id,
     const pickle_value *v = id->items;
     bool right = id->kind == PICKLE_TUPLE && (id->n == 5 || (id->n == 6 && v[5].kind == PICKLE_NONE)) &&
                  v[0].kind == PICKLE_TEXT && strcmp(v[0].text, "storage") == 0 && v[1].kind == PICKLE_NAME &&
-                 names[v[1].n].is == STORAGE && v[2].kind == PICKLE_TEXT && strlen(v[2].text) == v[2].n &&
-                 v[4].kind == PICKLE_INT && v[4].number >= 0;
+                 names[v[1].n].is == STORAGE && v[2].kind == PICKLE_TEXT && v[2].n <= KEY_LIMIT &&
+                 strlen(v[2].text) == v[2].n && v[4].kind == PICKLE_INT && v[4].number >= 0;
     if (!right)
         return error_set(err, LAMINA_E_FORMAT,
                          "expected ('storage', class, key, location, number of elements), found another persistent id");
@@ -157,11 +158,13 @@ static lamina_status make_storage(void *user, pickle *p, const pickle_value *id,
     return LAMINA_OK;
 }
 
+/* A tuple of integers, at most DIMS_LIMIT. */
 static bool is_integers(const pickle_value *v)
 {
-    for (uint32_t i = 0; v->kind == PICKLE_TUPLE && i < v->n; i++)
+    if (v->kind != PICKLE_TUPLE || v->n > DIMS_LIMIT) return false;
+    for (uint32_t i = 0; i < v->n; i++)
         if (v->items[i].kind != PICKLE_INT) return false;
-    return v->kind == PICKLE_TUPLE;
+    return true;
 }
 
 /* Arguments: storage, offset, size, stride[, requires_grad, hooks[, type][, metadata]]. */
@@ -172,7 +175,7 @@ static lamina_status make_tensor(pickle *p, const known *callee, const pickle_va
     bool typed = callee->is == REBUILD_TYPED;
     uint32_t n = arguments->n, most = typed ? 8 : 7;
     bool right = n >= (typed ? 7u : 4u) && n <= most && is_object(&v[0], A_STORAGE) && v[1].kind == PICKLE_INT &&
-                 is_integers(&v[2]) && is_integers(&v[3]) && v[2].n == v[3].n && v[2].n <= DIMS_LIMIT;
+                 is_integers(&v[2]) && is_integers(&v[3]) && v[2].n == v[3].n;
     if (right && typed) right = v[6].kind == PICKLE_NAME && names[v[6].n].is == TYPE;
     if (!right)
         return error_set(err, LAMINA_E_FORMAT,
@@ -194,23 +197,6 @@ static lamina_status make_tensor(pickle *p, const known *callee, const pickle_va
     return LAMINA_OK;
 }
 
-/* OrderedDict() or, from Python 2, OrderedDict([[key, value], ...]). */
-static lamina_status make_dict(pickle *p, const pickle_value *arguments, pickle_value *out, lamina_error *err)
-{
-    bool right = arguments->n == 0 || (arguments->n == 1 && arguments->items[0].kind == PICKLE_LIST);
-    const pickle_list *pairs = arguments->n == 1 && right ? arguments->items[0].list : NULL;
-    *out = (pickle_value){.kind = PICKLE_DICT, .list = pickle_take(p, sizeof *out->list, err)};
-    if (!out->list) return memory_status(err);
-    for (size_t i = 0; pairs && i < pairs->n && right; i++) {
-        const pickle_value *pair = &pairs->items[i];
-        right = pair->kind == PICKLE_TUPLE ? pair->n == 2 : pair->kind == PICKLE_LIST && pair->list->n == 2;
-        const pickle_value *v = !right ? NULL : pair->kind == PICKLE_TUPLE ? pair->items : pair->list->items;
-        for (size_t k = 0; v && k < 2; k++) TRY(pickle_push_item(p, out->list, &v[k], err));
-    }
-    return right ? LAMINA_OK
-                 : error_set(err, LAMINA_E_FORMAT, "collections.OrderedDict: expected nothing or a list of pairs");
-}
-
 static lamina_status make(void *user, pickle *p, const pickle_value *callee, const pickle_value *arguments,
                           pickle_value *out, lamina_error *err)
 {
@@ -218,8 +204,10 @@ static lamina_status make(void *user, pickle *p, const pickle_value *callee, con
     const known *k = &names[callee->n];
     const pickle_value *first = arguments->items;
     switch (k->is) {
-    case ORDERED_DICT:
-        return make_dict(p, arguments, out, err);
+    case ORDERED_DICT: /* empty: what is in it follows */
+        if (arguments->n != 0) break;
+        *out = (pickle_value){.kind = PICKLE_DICT, .list = pickle_take(p, sizeof *out->list, err)};
+        return out->list ? LAMINA_OK : memory_status(err);
     case REBUILD_TENSOR:
     case REBUILD_TYPED:
         return make_tensor(p, k, arguments, out, err);
@@ -243,11 +231,9 @@ static lamina_status make(void *user, pickle *p, const pickle_value *callee, con
 static lamina_status set_state(void *user, const pickle_value *object, const pickle_value *state, lamina_error *err)
 {
     (void)user;
-    bool right = object->kind == PICKLE_DICT && state->kind == PICKLE_DICT;
-    for (size_t i = 0; right && i < state->list->n; i += 2) {
-        const pickle_value *key = &state->list->items[i];
-        right = key->kind == PICKLE_TEXT && strcmp(key->text, "_metadata") == 0;
-    }
+    bool right = object->kind == PICKLE_DICT && state->kind == PICKLE_DICT && state->list->n <= 2;
+    const pickle_value *key = right && state->list->n ? state->list->items : NULL;
+    if (key) right = key->kind == PICKLE_TEXT && strcmp(key->text, "_metadata") == 0;
     return right ? LAMINA_OK
                  : error_set(err, LAMINA_E_UNSUPPORTED, "attributes of %s: expected only \"_metadata\" of a dict",
                              pickle_kind_name(object->kind));
@@ -328,8 +314,9 @@ static lamina_status add_tensor(const reading *r, const char *name, const stored
     return checkpoint_add_tensor(r->c, &t, err);
 }
 
-/* The state dict: names and tensors, nothing else, so that nothing is left behind unseen. */
-static lamina_status add_tensors(const reading *r, const pickle_value *top, lamina_error *err)
+/* The state dict: names and tensors, nothing else, so that nothing is left behind unseen. A name that stands many times
+ * in the dict may stand once in the file: so what is made of it counts as well. */
+static lamina_status add_tensors(const reading *r, pickle *p, const pickle_value *top, lamina_error *err)
 {
     if (top->kind != PICKLE_DICT)
         return error_set(err, LAMINA_E_UNSUPPORTED, "%s: holds %s: expected a state dict (names and tensors)", r->path,
@@ -347,6 +334,8 @@ static lamina_status add_tensors(const reading *r, const pickle_value *top, lami
             return error_set(err, LAMINA_E_UNSUPPORTED,
                              "%s: \"%s\" is %s, not a tensor: expected a state dict alone (save that)", r->path,
                              key->text, pickle_kind_name(value->kind));
+        lamina_status status = pickle_count(p, key->n + 2 * sizeof(tensor), err);
+        if (status != LAMINA_OK) return error_prefix(err, status, "%s", r->path);
         TRY(add_tensor(r, key->text, value->object, err));
     }
     return LAMINA_OK;
@@ -428,7 +417,7 @@ static lamina_status read_archive(reading *r, const zip *z, lamina_error *err)
     pickle_value top;
     TRY(open_pickles(r, data->offset, data->offset + data->bytes, &p, err));
     lamina_status status = pickle_load(p, &top, err);
-    if (status == LAMINA_OK) status = add_tensors(r, &top, err);
+    if (status == LAMINA_OK) status = add_tensors(r, p, &top, err);
     pickle_free(p);
     return status;
 }
@@ -552,7 +541,7 @@ static lamina_status read_legacy(reading *r, lamina_error *err)
     if (status == LAMINA_OK) status = pickle_load(p, &top, err);
     if (status == LAMINA_OK) status = pickle_load(p, &keys, err);
     if (status == LAMINA_OK) status = place_storages(r, &keys, pickle_at(p), err);
-    if (status == LAMINA_OK) status = add_tensors(r, &top, err);
+    if (status == LAMINA_OK) status = add_tensors(r, p, &top, err);
     pickle_free(p);
     return status;
 }
