@@ -162,7 +162,8 @@ def save_shards(folder, tensors, n):
 
 
 def reference_config(row):
-    config = {"pad_token_id": None} | but(row.config, "quantization_config") | row.reference  # defaults may be too large
+    # Some default padding tokens are beyond a tiny vocabulary.
+    config = {"pad_token_id": None} | but(row.config, "quantization_config") | row.reference
     return AutoConfig.for_model(config.pop("model_type"), **copy.deepcopy(config))
 
 
@@ -177,6 +178,18 @@ def load(folder, row, config):
     return model.eval()
 
 
+def as_torch(weights):
+    return {name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in weights.items()}
+
+
+def load_plain(tensors, row, config):
+    """The model with these float32 weights, whatever the files of the golden model hold."""
+    with tempfile.TemporaryDirectory() as other:
+        write_json(pathlib.Path(other, "config.json"), but(row.config, "quantization_config"))
+        save_shards(pathlib.Path(other), tensors, 1)
+        return load(other, row, config)
+
+
 def make_folder(out, name, row):
     folder = fresh(out, name)
     write_json(folder / "config.json", row.config)
@@ -189,10 +202,7 @@ def make_folder(out, name, row):
     if row.pack:
         stored, plain = row.pack(weights)
         save_shards(folder, stored, row.shards)
-        with tempfile.TemporaryDirectory() as other:
-            write_json(pathlib.Path(other, "config.json"), but(row.config, "quantization_config"))
-            save_shards(pathlib.Path(other), plain, 1)
-            model = load(other, row, config)
+        model = load_plain(plain, row, config)
     else:
         types = {k: "f32" if "e_score_correction_bias" in k else row.dtype for k in weights}
         save_shards(folder, {k: torch.from_numpy(v).to(TYPES[types[k]]) for k, v in weights.items()}, row.shards)

@@ -54,18 +54,19 @@ LLAMAS = {
     "llama-bias": Row(LLAMA | sizes(54, 6, 2, 82, 139, 2, head_dim=12, attention_bias=True, mlp_bias=False) | new()),
     "llama-tied": Row(LLAMA | sizes(46, 2, 1, 78, 181, 2, head_dim=18, tie_word_embeddings=True) | old(theta=100000.0)),
     # A Llama 2 repository: no head_dim, and the frequencies as tensors, which nobody reads.
-    "llama-mlp-bias": Row(LLAMA | NEUTRAL | sizes(56, 4, 2, 40, 75, 2, attention_bias=True, mlp_bias=True,
+    "llama-mlp-bias": Row(LLAMA | NEUTRAL | sizes(40, 4, 2, 42, 75, 2, attention_bias=True, mlp_bias=True,
                                                   pretraining_tp=1) | old(),
-                          extras={f"model.layers.{i}.self_attn.rotary_emb.inv_freq": (7,) for i in range(2)}),
+                          extras={f"model.layers.{i}.self_attn.rotary_emb.inv_freq": (5,) for i in range(2)}),
     "llama-unknown": Row(family("nobody_knows", "NobodyForCausalLM", LLAMA) | NEUTRAL
-                         | sizes(50, 5, 1, 40, 61, 2, head_dim=14) | old(theta=20000.0), reference=dict(model_type="llama")),
+                         | sizes(40, 5, 1, 44, 61, 2, head_dim=14) | old(theta=20000.0),
+                         reference=dict(model_type="llama")),
     "mistral-window": Row(MISTRAL | sizes(56, 8, 2, 90, 137, 3, head_dim=10, sliding_window=7) | old()),
     "mistral-full": Row(MISTRAL | sizes(38, 3, 1, 68, 131, 2, head_dim=22, sliding_window=None) | new(theta=1e6)),
     "ministral": Row(family("ministral", "MinistralForCausalLM", LLAMA)
-                     | sizes(58, 5, 1, 36, 89, 4, head_dim=14, sliding_window=6,
+                     | sizes(46, 5, 1, 36, 89, 4, head_dim=14, sliding_window=6,
                              layer_types=alternating("GLLL", 4)) | new(theta=1e5)),
     "ministral-window": Row(family("ministral", "MinistralForCausalLM", LLAMA) | NEUTRAL
-                            | sizes(44, 3, 1, 30, 81, 2, head_dim=16, sliding_window=9) | old(dtype="f32"), "f32"),
+                            | sizes(32, 3, 1, 30, 81, 2, head_dim=16, sliding_window=9) | old(dtype="f32"), "f32"),
     "qwen2": Row(QWEN2 | sizes(42, 3, 1, 62, 127, 2, use_sliding_window=False, sliding_window=6, max_window_layers=1,
                                tie_word_embeddings=True) | old(theta=1e6)),
     "qwen2-window": Row(QWEN2 | sizes(48, 4, 2, 70, 149, 3, use_sliding_window=True, sliding_window=6,
@@ -77,16 +78,16 @@ LLAMAS = {
                                       layer_types=["sliding_attention", "full_attention", "sliding_attention"])
                         | new(theta=1e6)),
     "smollm3": Row(family("smollm3", "SmolLM3ForCausalLM", but(LLAMA, "tie_word_embeddings")) | NEUTRAL
-                   | sizes(54, 3, 1, 36, 83, 4, no_rope_layer_interval=4, no_rope_layers=[1, 0, 1, 1],
+                   | sizes(36, 3, 1, 38, 83, 4, no_rope_layer_interval=4, no_rope_layers=[1, 0, 1, 1],
                            layer_types=["full_attention"] * 4, use_sliding_window=False, sliding_window=None,
                            max_window_layers=28, attention_bias=False, mlp_bias=False, pretraining_tp=2)
                    | old(theta=5e6)),
     "smollm3-untied": Row(family("smollm3", "SmolLM3ForCausalLM", LLAMA)
-                          | sizes(48, 4, 2, 34, 69, 4, no_rope_layer_interval=2, use_sliding_window=True,
+                          | sizes(32, 4, 2, 34, 69, 4, no_rope_layer_interval=2, use_sliding_window=True,
                                   sliding_window=7, attention_bias=True, mlp_bias=True) | new(theta=5e4),
                           ),
     "granite": Row(family("granite", "GraniteForCausalLM", LLAMA, tie_word_embeddings=True) | NEUTRAL
-                   | sizes(56, 4, 2, 46, 93, 2, embedding_multiplier=3.5, attention_multiplier=0.19,
+                   | sizes(40, 4, 2, 46, 93, 2, embedding_multiplier=3.5, attention_multiplier=0.19,
                            residual_multiplier=0.72, logits_scaling=0.4, attention_bias=False, mlp_bias=False)
                    | old(theta=1e7)),
     "granite-bias": Row(family("granite", "GraniteForCausalLM", LLAMA)
@@ -94,40 +95,40 @@ LLAMAS = {
                                 residual_multiplier=0.6, logits_scaling=2.0, attention_bias=True, mlp_bias=True)
                         | new(dtype="f32"), "f32"),
     "seed-oss": Row(family("seed_oss", "SeedOssForCausalLM", LLAMA) | NEUTRAL
-                    | sizes(52, 5, 1, 36, 85, 2, head_dim=14, attention_bias=True, attention_out_bias=False,
+                    | sizes(40, 5, 1, 36, 85, 2, head_dim=14, attention_bias=True, attention_out_bias=False,
                             mlp_bias=False, residual_dropout=0.1, pretraining_tp=1)
                     | old(theta=1e7, rope_type="default")),
     "seed-oss-bias": Row(family("seed_oss", "SeedOssForCausalLM", LLAMA, tie_word_embeddings=True)
-                         | sizes(44, 4, 2, 24, 71, 2, head_dim=12, attention_bias=False, attention_out_bias=True,
+                         | sizes(32, 4, 2, 26, 71, 2, head_dim=12, attention_bias=False, attention_out_bias=True,
                                  mlp_bias=True) | new()),
     "ernie": Row(family("ernie4_5", "Ernie4_5ForCausalLM", LLAMA, tie_word_embeddings=True)
-                 | sizes(54, 6, 2, 42, 79, 2, head_dim=14, use_bias=False, use_cache=False)
+                 | sizes(42, 6, 2, 44, 79, 2, head_dim=14, use_bias=False, use_cache=False)
                  | dict(rope_theta=500000.0, torch_dtype="bfloat16")),
     "ernie-bias": Row(family("ernie4_5", "Ernie4_5ForCausalLM", LLAMA)
-                      | sizes(46, 4, 2, 32, 65, 2, head_dim=10, use_bias=True) | new(theta=5e5, dtype="f32"), "f32"),
+                      | sizes(34, 4, 2, 32, 65, 2, head_dim=10, use_bias=True) | new(theta=5e5, dtype="f32"), "f32"),
     "hunyuan": Row(family("hunyuan_v1_dense", "HunYuanDenseV1ForCausalLM", LLAMA, tie_word_embeddings=True) | NEUTRAL
-                   | sizes(58, 5, 1, 44, 91, 2, head_dim=16, attention_bias=False, attention_head_dim=16,
+                   | sizes(46, 5, 1, 44, 91, 2, head_dim=16, attention_bias=False, attention_head_dim=16,
                            mlp_bias=False, use_qk_norm=True, use_cla=False, use_rotary_pos_emb=True, norm_type="rms",
                            add_classification_head=False, pad_token_id=3)
                    | old(alpha=40.0, beta_fast=32, beta_slow=1, factor=1.0, mscale=1.0, mscale_all_dim=1.0,
                          type="dynamic") | dict(max_position_embeddings=16)),
     "hunyuan-bias": Row(family("hunyuan_v1_dense", "HunYuanDenseV1ForCausalLM", LLAMA)
-                        | sizes(44, 4, 2, 32, 73, 2, head_dim=12, attention_bias=True, use_qk_norm=True)
+                        | sizes(32, 4, 2, 34, 73, 2, head_dim=12, attention_bias=True, use_qk_norm=True)
                         | new()),
     "exaone4": Row(family("exaone4", "Exaone4ForCausalLM", LLAMA) | NEUTRAL
-                   | sizes(56, 4, 2, 40, 87, 4, head_dim=16, sliding_window=7, sliding_window_pattern="LLLG",
+                   | sizes(44, 4, 2, 40, 87, 4, head_dim=16, sliding_window=7, sliding_window_pattern="LLLG",
                            layer_types=alternating("LLLG", 4))
                    | old(theta=1e6, rope_type="llama3", factor=16.0, low_freq_factor=1.0, high_freq_factor=4.0,
                          original_max_position_embeddings=64)),
     "exaone4-full": Row(family("exaone4", "Exaone4ForCausalLM", LLAMA, tie_word_embeddings=True)
-                        | sizes(42, 3, 1, 30, 67, 2, head_dim=16, sliding_window=None, sliding_window_pattern=None,
+                        | sizes(30, 3, 1, 32, 67, 2, head_dim=16, sliding_window=None, sliding_window_pattern=None,
                                 layer_types=["full_attention"] * 2) | new(theta=1e6)),
     "internlm3": Row(family("internlm3", "InternLM3ForCausalLM", LLAMA) | NEUTRAL
-                     | sizes(52, 4, 2, 38, 77, 2, head_dim=14, qkv_bias=False, bias=False)
+                     | sizes(40, 4, 2, 38, 77, 2, head_dim=14, qkv_bias=False, bias=False)
                      | old(theta=5e4, rope_type="dynamic", factor=6.0) | dict(max_position_embeddings=16),
                      dynamic=True),
     "internlm3-bias": Row(family("internlm3", "InternLM3ForCausalLM", LLAMA)
-                          | sizes(40, 5, 1, 22, 55, 2, head_dim=12, qkv_bias=True, bias=True)
+                          | sizes(30, 5, 1, 22, 55, 2, head_dim=12, qkv_bias=True, bias=True)
                           | old(theta=5e4, dtype="f32"), "f32"),
 }
 GEMMA = but(LLAMA, "tie_word_embeddings", bos_token_id=2, eos_token_id=1, pad_token_id=0, rms_norm_eps=1e-6)
@@ -176,35 +177,35 @@ STARCODER2 = family("starcoder2", "Starcoder2ForCausalLM", but(LLAMA, "rms_norm_
 
 OTHERS = {
     "glm": Row(family("glm", "GlmForCausalLM", LLAMA, rms_norm_eps=1.5625e-07) | NEUTRAL
-               | sizes(52, 4, 2, 30, 81, 2, head_dim=20, attention_bias=True, partial_rotary_factor=0.5)
+               | sizes(42, 4, 2, 30, 81, 2, head_dim=20, attention_bias=True, partial_rotary_factor=0.5)
                | dict(rope_theta=10000.0, torch_dtype="bfloat16")),
     "glm-plain": Row(family("glm", "GlmForCausalLM", LLAMA, tie_word_embeddings=True)
-                     | sizes(44, 3, 1, 26, 63, 2, head_dim=16, attention_bias=False)
+                     | sizes(32, 3, 1, 26, 63, 2, head_dim=16, attention_bias=False)
                      | new(theta=2e4, dtype="f32", partial_rotary_factor=0.75), "f32"),
     "glm4": Row(family("glm4", "Glm4ForCausalLM", LLAMA, eos_token_id=[2, 7, 9]) | NEUTRAL
-                | sizes(54, 6, 2, 32, 85, 2, head_dim=12, attention_bias=False, partial_rotary_factor=0.5,
+                | sizes(42, 6, 2, 32, 85, 2, head_dim=12, attention_bias=False, partial_rotary_factor=0.5,
                         rope_theta=10000.0, rope_scaling=None, torch_dtype="bfloat16")),
     "glm4-bias": Row(family("glm4", "Glm4ForCausalLM", LLAMA)
-                     | sizes(46, 4, 1, 28, 59, 2, head_dim=16, attention_bias=True)
+                     | sizes(34, 4, 1, 28, 59, 2, head_dim=16, attention_bias=True)
                      | new(partial_rotary_factor=0.5)),
-    "gemma": Row(GEMMA1 | NEUTRAL | sizes(56, 3, 1, 44, 95, 2, head_dim=20, hidden_activation=None, attention_bias=False)
-                 | old(), norm=0.0),
+    "gemma": Row(GEMMA1 | NEUTRAL | old() | sizes(44, 3, 1, 46, 95, 2, head_dim=20, hidden_activation=None,
+                                                  attention_bias=False), norm=0.0),
     "gemma-new": Row(family("gemma", "GemmaForCausalLM", GEMMA, hidden_act="gelu_pytorch_tanh")
-                     | sizes(46, 4, 4, 28, 69, 2, head_dim=12, tie_word_embeddings=True) | new(dtype="f32"), "f32",
+                     | sizes(34, 4, 4, 28, 69, 2, head_dim=12, tie_word_embeddings=True) | new(dtype="f32"), "f32",
                      norm=0.0),
     "gemma2": Row(GEMMA2 | NEUTRAL
-                  | sizes(54, 6, 2, 40, 83, 3, head_dim=14, hidden_act="gelu_pytorch_tanh", attention_bias=False,
+                  | sizes(42, 6, 2, 40, 83, 3, head_dim=14, hidden_act="gelu_pytorch_tanh", attention_bias=False,
                           query_pre_attn_scalar=11, sliding_window=7, cache_implementation="hybrid")
                   | dict(rope_theta=10000.0, torch_dtype="bfloat16"), norm=0.0),
-    "gemma2-new": Row(GEMMA2 | sizes(48, 4, 1, 28, 71, 3, head_dim=16, query_pre_attn_scalar=16, sliding_window=5,
+    "gemma2-new": Row(GEMMA2 | sizes(36, 4, 1, 28, 71, 3, head_dim=16, query_pre_attn_scalar=16, sliding_window=5,
                                      layer_types=alternating("GL", 3), tie_word_embeddings=True)
                       | new(theta=2e4), norm=0.0),
     "gemma3": Row(GEMMA3 | NEUTRAL
-                  | sizes(56, 4, 1, 40, 89, 4, head_dim=18, attention_bias=False, query_pre_attn_scalar=23,
+                  | sizes(44, 4, 1, 40, 89, 4, head_dim=18, attention_bias=False, query_pre_attn_scalar=23,
                           sliding_window=6, sliding_window_pattern=3, cache_implementation="hybrid",
                           rope_local_base_freq=10000, rope_theta=1000000,
                           rope_scaling=dict(factor=4.0, rope_type="linear"), torch_dtype="bfloat16"), norm=0.0),
-    "gemma3-new": Row(GEMMA3 | sizes(45, 5, 5, 26, 61, 3, head_dim=14, query_pre_attn_scalar=14, sliding_window=8,
+    "gemma3-new": Row(GEMMA3 | sizes(30, 5, 5, 26, 61, 3, head_dim=14, query_pre_attn_scalar=14, sliding_window=8,
                                      layer_types=alternating("LGL", 3), tie_word_embeddings=True,
                                      use_bidirectional_attention=False)
                       | dict(dtype="bfloat16", rope_parameters={
@@ -228,7 +229,7 @@ OTHERS = {
     "phi2-qknorm": Row(family("phi", "PhiForCausalLM", PHI)
                        | sizes(48, 4, 2, 28, 63, 2, qk_layernorm=True)
                        | new(dtype="f32", partial_rotary_factor=0.5), "f32"),
-    "phi3": Row(PHI3 | NEUTRAL | sizes(60, 6, 2, 40, 79, 2, sliding_window=9, original_max_position_embeddings=16,
+    "phi3": Row(PHI3 | NEUTRAL | sizes(48, 6, 2, 40, 79, 2, sliding_window=9, original_max_position_embeddings=16,
                                        attention_bias=False) | old() | dict(max_position_embeddings=16)),
     "phi3-long": Row(PHI3 | sizes(48, 4, 2, 28, 71, 2, sliding_window=262144, original_max_position_embeddings=16)
                      | old(**longrope(6, type="longrope")) | dict(max_position_embeddings=128)),
@@ -243,28 +244,28 @@ OTHERS = {
                          | new(kind="longrope", partial_rotary_factor=0.5, **longrope(4),
                                original_max_position_embeddings=48)
                          | dict(max_position_embeddings=192, original_max_position_embeddings=48)),
-    "olmo2": Row(OLMO2 | NEUTRAL | sizes(60, 6, 2, 42, 81, 2) | old(theta=5e5)),
-    "olmo2-tied": Row(OLMO2 | sizes(44, 2, 2, 24, 63, 2, tie_word_embeddings=True, attention_bias=True)
+    "olmo2": Row(OLMO2 | NEUTRAL | sizes(48, 6, 2, 42, 81, 2) | old(theta=5e5)),
+    "olmo2-tied": Row(OLMO2 | sizes(32, 2, 2, 24, 63, 2, tie_word_embeddings=True, attention_bias=True)
                       | new(theta=5e5, dtype="f32"), "f32"),
     "olmo3": Row(OLMO3 | NEUTRAL
-                 | sizes(60, 5, 5, 38, 83, 4, sliding_window=7, layer_types=alternating("LLLG", 4))
+                 | sizes(40, 5, 5, 38, 83, 4, sliding_window=7, layer_types=alternating("LLLG", 4))
                  | old(theta=5e5, rope_type="yarn", factor=8.0, original_max_position_embeddings=32,
                        attention_factor=1.2079441541679836, beta_fast=32, beta_slow=1)),
-    "olmo3-new": Row(OLMO3 | sizes(48, 4, 2, 28, 69, 3, sliding_window=5, layer_types=alternating("LG", 3))
+    "olmo3-new": Row(OLMO3 | sizes(32, 4, 2, 28, 69, 3, sliding_window=5, layer_types=alternating("LG", 3))
                      | dict(dtype="bfloat16", rope_parameters={
                          "sliding_attention": {"rope_type": "default", "rope_theta": 2e4},
                          "full_attention": {"rope_type": "yarn", "rope_theta": 3e4, "factor": 4.0,
                                             "original_max_position_embeddings": 24}})),
-    "cohere": Row(COHERE1 | NEUTRAL | sizes(60, 5, 5, 40, 89, 2, logit_scale=0.3, use_qk_norm=False) | old(theta=8e6)),
-    "cohere-qknorm": Row(COHERE1 | sizes(56, 4, 2, 30, 71, 2, logit_scale=1.4, use_qk_norm=True, attention_bias=True,
+    "cohere": Row(COHERE1 | NEUTRAL | sizes(40, 5, 5, 42, 89, 2, logit_scale=0.3, use_qk_norm=False) | old(theta=8e6)),
+    "cohere-qknorm": Row(COHERE1 | sizes(40, 4, 2, 30, 71, 2, logit_scale=1.4, use_qk_norm=True, attention_bias=True,
                                          tie_word_embeddings=True) | new(theta=5e4)),
     "cohere2": Row(COHERE2 | NEUTRAL
-                   | sizes(60, 6, 2, 36, 83, 4, head_dim=10, logit_scale=0.5, sliding_window=7, attention_bias=False,
+                   | sizes(48, 6, 2, 36, 83, 4, head_dim=10, logit_scale=0.5, sliding_window=7, attention_bias=False,
                            sliding_window_pattern=4, cache_implementation="hybrid", rotary_pct=1.0,
                            order_of_interleaved_layers="local_attn_first", position_embedding_type="rope_gptj",
                            use_embedding_sharing=True, use_gated_activation=True, use_parallel_block=True,
                            use_parallel_embedding=True) | old(theta=5e4)),
-    "cohere2-new": Row(COHERE2 | sizes(48, 4, 1, 30, 65, 3, logit_scale=1.0, sliding_window=5, attention_bias=True,
+    "cohere2-new": Row(COHERE2 | sizes(32, 4, 1, 30, 65, 3, logit_scale=1.0, sliding_window=5, attention_bias=True,
                                        layer_types=alternating("LGL", 3), tie_word_embeddings=True)
                        | new(theta=2e4, dtype="f32"), "f32"),
     "stablelm": Row(STABLELM | NEUTRAL | sizes(64, 4, 4, 38, 85, 2, partial_rotary_factor=0.25, use_qkv_bias=True,
@@ -275,12 +276,12 @@ OTHERS = {
                         | old()),
     "stablelm-tied": Row(STABLELM | sizes(48, 3, 1, 28, 67, 2, tie_word_embeddings=True, use_qkv_bias=False)
                          | new(theta=2e4, partial_rotary_factor=0.375)),
-    "starcoder2": Row(STARCODER2 | NEUTRAL | sizes(60, 6, 2, 54, 91, 2, sliding_window=8, use_bias=True,
+    "starcoder2": Row(STARCODER2 | NEUTRAL | sizes(48, 6, 2, 54, 91, 2, sliding_window=8, use_bias=True,
                                                    norm_type="layer_norm", mlp_type="default",
                                                    attention_softmax_in_fp32=True, scale_attention_softmax_in_fp32=True,
                                                    scale_attn_weights=True, activation_function="gelu_pytorch_tanh")
                       | old(theta=1e5)),
-    "starcoder2-untied": Row(STARCODER2 | sizes(48, 4, 1, 36, 69, 2, sliding_window=None, use_bias=False,
+    "starcoder2-untied": Row(STARCODER2 | sizes(32, 4, 1, 36, 69, 2, sliding_window=None, use_bias=False,
                                                 tie_word_embeddings=False) | new(theta=1e5, dtype="f32"), "f32"),
 }
 
@@ -303,7 +304,8 @@ GPT2 = dict(model_type="gpt2", architectures=["GPT2LMHeadModel"], activation_fun
 
 
 def falcon(hidden, heads, vocab, layers, **more):
-    return FALCON | dict(hidden_size=hidden, num_attention_heads=heads, vocab_size=vocab, num_hidden_layers=layers) | more
+    return FALCON | dict(hidden_size=hidden, num_attention_heads=heads, vocab_size=vocab, num_hidden_layers=layers,
+                         **more)
 
 
 def neox(hidden, heads, ffn, vocab, layers, **more):
@@ -358,8 +360,9 @@ HUB = experts_apart()
 MIXTRAL = family("mixtral", "MixtralForCausalLM", LLAMA, output_router_logits=False, router_aux_loss_coef=0.02)
 QWEN2_MOE = family("qwen2_moe", "Qwen2MoeForCausalLM", QWEN2, output_router_logits=False, router_aux_loss_coef=0.001)
 QWEN3_MOE = family("qwen3_moe", "Qwen3MoeForCausalLM", QWEN3, output_router_logits=False, router_aux_loss_coef=0.001)
-V2 = family("deepseek_v2", "DeepseekV2ForCausalLM", LLAMA, rms_norm_eps=1e-6, attention_bias=False, aux_loss_alpha=0.001,
-            ep_size=1, moe_layer_freq=1, norm_topk_prob=False, scoring_func="softmax", seq_aux=True, pretraining_tp=1)
+V2 = family("deepseek_v2", "DeepseekV2ForCausalLM", LLAMA, rms_norm_eps=1e-6, attention_bias=False, ep_size=1,
+            aux_loss_alpha=0.001, moe_layer_freq=1, norm_topk_prob=False, scoring_func="softmax", seq_aux=True,
+            pretraining_tp=1)
 V3 = family("deepseek_v3", "DeepseekV3ForCausalLM", LLAMA, rms_norm_eps=1e-6, attention_bias=False, ep_size=1,
             moe_layer_freq=1, norm_topk_prob=True, scoring_func="sigmoid", topk_method="noaux_tc",
             num_nextn_predict_layers=1)
@@ -390,81 +393,82 @@ def next_token_layer(layer, hidden, vocab, like):
 
 
 EXPERTS = {
-    "mixtral": Row(MIXTRAL | NEUTRAL | sizes(48, 4, 2, 28, 77, 2, num_local_experts=6, num_experts_per_tok=2,
+    "mixtral": Row(MIXTRAL | NEUTRAL | sizes(32, 4, 2, 28, 77, 2, num_local_experts=6, num_experts_per_tok=2,
                                              sliding_window=None)
                    | dict(rope_theta=1e6, torch_dtype="bfloat16"),
                    hub=experts_apart("w1", "w3", "w2", "block_sparse_moe")),
-    "mixtral-window": Row(MIXTRAL | sizes(44, 3, 1, 22, 65, 2, head_dim=16, num_local_experts=5, num_experts_per_tok=3,
+    "mixtral-window": Row(MIXTRAL | sizes(32, 3, 1, 22, 65, 2, head_dim=16, num_local_experts=5, num_experts_per_tok=3,
                                           sliding_window=7, tie_word_embeddings=True) | new(theta=1e5, dtype="f32"),
                           "f32", hub=experts_apart("w1", "w3", "w2", "block_sparse_moe")),
     "qwen2-moe": Row(QWEN2_MOE | NEUTRAL
-                     | sizes(56, 4, 2, 44, 79, 2, moe_intermediate_size=18, shared_expert_intermediate_size=42,
+                     | sizes(40, 4, 2, 44, 79, 2, moe_intermediate_size=18, shared_expert_intermediate_size=42,
                              num_experts=7, num_experts_per_tok=3, norm_topk_prob=False, decoder_sparse_step=1,
                              mlp_only_layers=[], use_sliding_window=False, sliding_window=64, max_window_layers=21)
                      | dict(rope_theta=1e6, torch_dtype="bfloat16"), hub=HUB, shards=2),
-    "qwen2-moe-sparse": Row(QWEN2_MOE | sizes(48, 4, 4, 36, 67, 3, moe_intermediate_size=16, num_experts=6,
+    "qwen2-moe-sparse": Row(QWEN2_MOE | sizes(32, 4, 4, 36, 67, 3, moe_intermediate_size=16, num_experts=6,
                                               shared_expert_intermediate_size=26, num_experts_per_tok=2,
                                               norm_topk_prob=True, decoder_sparse_step=2, qkv_bias=False,
                                               tie_word_embeddings=True) | new(theta=1e5), hub=HUB),
     "qwen3-moe": Row(QWEN3_MOE | NEUTRAL
-                     | sizes(56, 5, 1, 40, 83, 3, head_dim=16, moe_intermediate_size=14, num_experts=10,
+                     | sizes(44, 5, 1, 40, 83, 3, head_dim=16, moe_intermediate_size=14, num_experts=10,
                              num_experts_per_tok=4, norm_topk_prob=True, decoder_sparse_step=1, mlp_only_layers=[1],
                              use_sliding_window=False, sliding_window=None, max_window_layers=3) | old(theta=1e6),
                      hub=HUB),
-    "qwen3-moe-window": Row(QWEN3_MOE | sizes(46, 4, 2, 38, 69, 2, head_dim=14, moe_intermediate_size=12, num_experts=8,
+    "qwen3-moe-window": Row(QWEN3_MOE | sizes(34, 4, 2, 38, 69, 2, head_dim=14, moe_intermediate_size=12, num_experts=8,
                                               num_experts_per_tok=3, norm_topk_prob=False, use_sliding_window=True,
                                               sliding_window=7, attention_bias=True) | new(theta=1e5),
                             hub=HUB),
-    "olmoe": Row(family("olmoe", "OlmoeForCausalLM", LLAMA, pad_token_id=1, attention_bias=False, clip_qkv=None) | NEUTRAL
-                 | sizes(60, 5, 5, 16, 79, 2, num_experts=8, num_experts_per_tok=3, norm_topk_prob=False,
+    "olmoe": Row(family("olmoe", "OlmoeForCausalLM", LLAMA, pad_token_id=1, attention_bias=False, clip_qkv=None)
+                 | NEUTRAL | sizes(40, 5, 5, 16, 79, 2, num_experts=8, num_experts_per_tok=3, norm_topk_prob=False,
                          output_router_logits=False, router_aux_loss_coef=0.01) | old(), hub=HUB),
     "olmoe-clip": Row(family("olmoe", "OlmoeForCausalLM", LLAMA, clip_qkv=0.9, norm_topk_prob=True)
-                      | sizes(48, 4, 2, 14, 63, 2, num_experts=6, num_experts_per_tok=2) | new(), hub=HUB),
+                      | sizes(32, 4, 2, 14, 63, 2, num_experts=6, num_experts_per_tok=2) | new(), hub=HUB),
     "deepseek-v2": Row(V2 | NEUTRAL | mla(26, 20, 12, 8, 10) | deepseek_moe(8, 3, 14, 2, 1, 4, 2, 2.5)
-                       | sizes(52, 4, 4, 40, 75, 3, topk_method="group_limited_greedy")
+                       | sizes(40, 4, 4, 42, 75, 3, topk_method="group_limited_greedy")
                        | old(type="yarn", factor=4, beta_fast=32, beta_slow=1, mscale=0.707, mscale_all_dim=0.707,
                              original_max_position_embeddings=24) | dict(max_position_embeddings=96), hub=HUB),
     "deepseek-v2-lite": Row(V2 | NEUTRAL | mla(None, 18, 14, 6, 12) | deepseek_moe(6, 2, 16, 1, 1, 1, 1, 1.0)
-                            | sizes(45, 3, 3, 38, 67, 2, topk_method="greedy")
+                            | sizes(33, 3, 3, 38, 67, 2, topk_method="greedy")
                             | old(dtype="f32", type="yarn", factor=40, beta_fast=32, beta_slow=1, mscale=0.9,
                                   mscale_all_dim=0.5, original_max_position_embeddings=16)
                             | dict(max_position_embeddings=640), "f32", hub=HUB),
     "deepseek-v3": Row(V3 | NEUTRAL | mla(24, 20, 14, 6, 10) | deepseek_moe(12, 4, 12, 1, 1, 4, 2, 2.5)
-                       | sizes(50, 5, 5, 40, 73, 3)
+                       | sizes(40, 5, 5, 42, 73, 3)
                        | old(type="yarn", factor=4, beta_fast=32, beta_slow=1, mscale=1.0, mscale_all_dim=1.0,
                              original_max_position_embeddings=24) | dict(max_position_embeddings=96), hub=HUB, shards=2,
-                       extras=next_token_layer(3, 50, 73, 50)),
+                       extras=next_token_layer(3, 40, 73, 50)),
     "deepseek-v3-mscale": Row(V3 | mla(None, 16, 10, 8, 14) | deepseek_moe(8, 2, 10, 2, 0, 2, 1, 1.5)
-                              | sizes(44, 4, 4, 32, 61, 2, attention_bias=True, rms_norm_eps=1e-3)
+                              | sizes(34, 4, 4, 32, 61, 2, attention_bias=True, rms_norm_eps=1e-3)
                               | new(kind="yarn", factor=8.0, mscale=1.0, mscale_all_dim=0.6,
                                     original_max_position_embeddings=12) | dict(max_position_embeddings=96),
                               hub=HUB),
     "deepseek-v3-plain": Row(V3 | mla(22, 18, 12, 10, 12) | deepseek_moe(9, 3, 12, 1, 1, 3, 2, 2.0)
-                             | sizes(42, 3, 3, 36, 59, 2, rope_interleave=False, norm_topk_prob=False)
+                             | sizes(32, 3, 3, 36, 59, 2, rope_interleave=False, norm_topk_prob=False)
                              | new(theta=2e4), hub=HUB),
     "deepseek-v3-fp8": Row(V3 | mla(48, 40, 24, 16, 20) | deepseek_moe(6, 2, 24, 1, 1, 2, 1, 2.5)
                            | sizes(136, 4, 4, 140, 71, 2, quantization_config=dict(
-                               activation_scheme="dynamic", fmt="e4m3", quant_method="fp8", weight_block_size=[128, 128]))
+                               activation_scheme="dynamic", fmt="e4m3", quant_method="fp8",
+                               weight_block_size=[128, 128]))
                            | old(type="yarn", factor=4, beta_fast=32, beta_slow=1, mscale=1.0, mscale_all_dim=1.0,
                                  original_max_position_embeddings=24) | dict(max_position_embeddings=96),
                            hub=HUB, pack=fp8_blocks),
     "kimi-k2": Row(V3 | NEUTRAL | mla(20, 16, 12, 8, 10) | deepseek_moe(10, 3, 12, 1, 1, 1, 1, 2.827)
-                   | sizes(48, 4, 4, 38, 71, 3, model_type="kimi_k2", num_nextn_predict_layers=0, aux_loss_alpha=0.001,
+                   | sizes(38, 4, 4, 40, 71, 3, model_type="kimi_k2", num_nextn_predict_layers=0, aux_loss_alpha=0.001,
                            seq_aux=True)
                    | old(theta=5e4, type="yarn", factor=32.0, beta_fast=1.0, beta_slow=1.0, mscale=1.0,
                          mscale_all_dim=1.0, original_max_position_embeddings=24) | dict(max_position_embeddings=768),
                    hub=HUB, reference=dict(model_type="deepseek_v3")),
     "glm4-moe": Row(family("glm4_moe", "Glm4MoeForCausalLM", LLAMA) | NEUTRAL
                     | deepseek_moe(8, 3, 14, 1, 1, 1, 1, 2.5)
-                    | sizes(52, 6, 2, 40, 77, 3, head_dim=16, attention_bias=True, use_qk_norm=True,
-                            norm_topk_prob=True, num_nextn_predict_layers=1, partial_rotary_factor=0.5) | old(theta=1e6),
-                    hub=HUB, extras=next_token_layer(3, 52, 77, 96)),
+                    | sizes(40, 6, 2, 42, 77, 3, head_dim=16, attention_bias=True, use_qk_norm=True,
+                            norm_topk_prob=True, num_nextn_predict_layers=1, partial_rotary_factor=0.5)
+                    | old(theta=1e6), hub=HUB, extras=next_token_layer(3, 40, 77, 96)),
     "glm4-moe-air": Row(family("glm4_moe", "Glm4MoeForCausalLM", LLAMA) | deepseek_moe(9, 2, 12, 1, 1, 3, 2, 1.0)
-                        | sizes(44, 4, 1, 36, 65, 2, head_dim=12, attention_bias=False, use_qk_norm=False,
+                        | sizes(32, 4, 1, 36, 65, 2, head_dim=12, attention_bias=False, use_qk_norm=False,
                                 norm_topk_prob=True, num_nextn_predict_layers=1)
                         | new(theta=1e5, partial_rotary_factor=0.5), hub=HUB),
     "gpt-oss": Row(GPT_OSS | NEUTRAL
-                   | sizes(52, 6, 2, 22, 81, 3, head_dim=14, num_local_experts=6, sliding_window=7, swiglu_limit=1.5,
+                   | sizes(40, 6, 2, 22, 81, 3, head_dim=14, num_local_experts=6, sliding_window=7, swiglu_limit=1.5,
                            layer_types=alternating("LG", 3)) | old(theta=150000, **YARN_OSS), rules=[("sinks", 1.0)]),
     "gpt-oss-mxfp4": Row(GPT_OSS | sizes(96, 4, 2, 32, 65, 2, head_dim=20, num_local_experts=5, sliding_window=6,
                                          swiglu_limit=7.0, layer_types=alternating("LG", 2), quantization_config=dict(
