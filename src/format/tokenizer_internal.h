@@ -40,7 +40,7 @@ typedef struct pattern {
 } pattern;
 
 typedef enum normalizer_kind {
-    NORMALIZE_NFC,
+    NORMALIZE_NFC, /* forms; left: by today's Unicode, not the one that Hugging Face's tokenizers has */
     NORMALIZE_NFD,
     NORMALIZE_NFKC,
     NORMALIZE_NFKD,

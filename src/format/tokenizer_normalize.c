@@ -21,9 +21,9 @@ static utf8proc_option_t form_options(normalizer_kind kind)
 
 /* Nothing before such a character changes it or is changed by it, and it is its own decomposition's first: ASCII, and
  * the CJK ideographs that have no decompositions. */
-static bool begins_stretch(uint32_t code)
+static bool begins_stretch(uint32_t code, bool unmoved)
 {
-    return code < 0x80 || (code >= 0x4e00 && code < 0xa000) || unicode_is_unmoved(code);
+    return code < 0x80 || (code >= 0x4e00 && code < 0xa000) || (unmoved && unicode_is_unmoved(code));
 }
 
 static lamina_status normalize_stretch(encoder *e, utf8proc_option_t options, const char *text, size_t bytes,
@@ -50,9 +50,11 @@ static lamina_status normalize_stretch(encoder *e, utf8proc_option_t options, co
     }
 }
 
-static lamina_status normalize_form(encoder *e, normalizer_kind kind, const char *text, size_t bytes, text_buffer *out)
+static lamina_status normalize_form(encoder *e, const normalizer_step *step, const char *text, size_t bytes,
+                                    text_buffer *out)
 {
-    utf8proc_option_t options = form_options(kind);
+    utf8proc_option_t options = form_options(step->kind);
+    bool unmoved = !step->left;
     TRY(buffer_reserve(e->m, out, bytes, e->err));
     for (size_t at = 0; at < bytes;) {
         size_t end = at;
@@ -63,14 +65,14 @@ static lamina_status normalize_form(encoder *e, normalizer_kind kind, const char
         at = end;
         uint32_t code;
         end += utf8_read(text + at, bytes - at, &code);
-        if (unicode_is_unmoved(code)) {
+        if (unmoved && unicode_is_unmoved(code)) {
             TRY(buffer_append(e->m, out, text + at, end - at, e->err));
             at = end;
             continue;
         }
         while (end < bytes) {
             size_t n = utf8_read(text + end, bytes - end, &code);
-            if (begins_stretch(code)) break;
+            if (begins_stretch(code, unmoved)) break;
             end += n;
         }
         TRY(normalize_stretch(e, options, text + at, end - at, out));
@@ -214,7 +216,7 @@ static lamina_status apply(encoder *e, const normalizer_step *step, const char *
     case NORMALIZE_NFD:
     case NORMALIZE_NFKC:
     case NORMALIZE_NFKD:
-        return normalize_form(e, step->kind, text, bytes, out);
+        return normalize_form(e, step, text, bytes, out);
     case NORMALIZE_LOWERCASE:
         return lowercase(e, text, bytes, out);
     case NORMALIZE_REPLACE:

@@ -251,7 +251,7 @@ static lamina_status begin_bytes(builder *b, const char *regex, size_t bytes, bo
     splitter_step step = {.kind = SPLITTER_PATTERN, .behavior = SPLIT_ISOLATED};
     b->raw = true;
     b->t->bpe.ignore_merges = true; /* a word that is a piece is that piece, however it would merge */
-    if (nfc) TRY(builder_normalizer(b, &(normalizer_step){.kind = NORMALIZE_NFC}, err));
+    if (nfc) TRY(builder_normalizer(b, &(normalizer_step){.kind = NORMALIZE_NFC, .left = true}, err));
     TRY(builder_text(b, regex, bytes, &step.find.source, err));
     TRY(builder_splitter(b, &step, err));
     TRY(builder_byte_level(b, false, false, err));

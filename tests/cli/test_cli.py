@@ -335,6 +335,29 @@ class Texts(WithModel):
         self.assertEqual(self.good("detokenize", self.model, "--ids", "262,97"), b"a")
         self.assertEqual(json.loads(self.good("tokenize", self.model, "-p", "in", "--json"))["ids"], [259])
 
+    def test_special_tokens(self):
+        whole = [int(i) for i in self.good("tokenize", self.model, "-p", "<s>a").split(b",")]
+        plain = [int(i) for i in self.good("tokenize", self.model, "-p", "<s>a", "--plain").split(b",")]
+        self.assertEqual(whole, [262, 97])
+        self.assertNotIn(262, plain)
+        self.assertEqual(self.good("tokenize", self.model, "--jsonl", stdin=b'"<s>a"\n\n"a"\n'), b"[262,97]\n[97]\n")
+        self.assertEqual(self.good("tokenize", self.model, "--jsonl", "--plain", stdin=b'"<s>a"\n'),
+                         json.dumps(plain, separators=(",", ":")).encode() + b"\n")
+        self.bad(2, "--jsonl", "tokenize", self.model, "--jsonl", "-p", "a")
+
+    def test_no_special(self):
+        """A folder of a tokenizer alone, whose template puts tokens around a text."""
+        folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "data", "tokenizer", "glm4")
+        with_them = self.good("tokenize", folder, "-p", "the").strip().split(b",")
+        without = self.good("tokenize", folder, "-p", "the", "--no-special").strip().split(b",")
+        self.assertEqual(with_them[2:], without)
+        self.assertEqual(self.good("tokenize", folder, "--jsonl", "--no-special", stdin=b'"the"\n'),
+                         b"[" + b",".join(without) + b"]\n")
+        ids = b",".join(with_them).decode()
+        self.assertEqual(self.good("detokenize", folder, "--ids", ids), b"the")
+        self.assertEqual(self.good("detokenize", folder, "--ids", ids, "--special"), b"[gMASK]<sop>the")
+        self.assertEqual(self.good("detokenize", folder, "--ids", ids, "--special", "--no-special"), b"the")
+
     def test_wrong_lines_are_named(self):
         self.bad(1, "line 2", "tokenize", self.model, "--jsonl", stdin=b'"a"\n5\n')
         self.bad(1, "line 1", "tokenize", self.model, "--jsonl", stdin=b'"a\n')

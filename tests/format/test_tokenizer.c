@@ -501,6 +501,71 @@ static void hostile_json(void)
     check_empty(m);
 }
 
+/* ---- hostile ranks ------------------------------------------------------------------------------------------ */
+
+static const hostile refused_ranks[] = {
+    {"IQ== x\n", "line 1 is not a piece and its rank"},
+    {"IQ== 1\n\nIg==\n", "line 3 is not a piece and its rank"},
+    {"IQ== 1234567890\n", "line 1 is not"},
+    {"I=Q= 0\n", "piece 0 is not base64"},
+    {"IQ= 0\n", "piece 0 is not base64"},
+    {"==== 0\n", "piece 0 is not base64"},
+    {"IQ== 0\nIQ== 1\n", "is there twice"},
+    {"IQ== 0\nIg== 0\n", "two pieces have id 0"},
+    {"IQ== 99999999\n", "ids below"},
+    {"IQ== 0\n", "byte 0x00 has no rank"},
+    {"", "byte 0x00 has no rank"},
+};
+
+static const hostile refused_tekken[] = {
+    {"{}", "no \"config\""},
+    {"{\"config\":{\"default_vocab_size\":-1}}", "\"default_vocab_size\" is -1"},
+    {"{\"config\":{\"default_vocab_size\":2,\"default_num_special_tokens\":3}}", "3 special tokens of 2"},
+    {"{\"config\":{\"default_vocab_size\":9,\"default_num_special_tokens\":3}}", "no \"pattern\""},
+    {"{\"config\":{\"default_vocab_size\":9,\"default_num_special_tokens\":3,\"pattern\":\"a\"}}", "no \"vocab\""},
+    {"{\"config\":{\"default_vocab_size\":9,\"default_num_special_tokens\":3,\"pattern\":\"a\"},\"vocab\":[{}]}",
+     "no \"rank\""},
+    {"{\"config\":{\"default_vocab_size\":9,\"default_num_special_tokens\":3,\"pattern\":\"a\"},"
+     "\"vocab\":[{\"rank\":0,\"token_bytes\":\"!\"}]}",
+     "piece 3 is not base64"},
+};
+
+static void hostile_ranks(void)
+{
+    memory *m = memory_new();
+    for (size_t i = 0; i < sizeof refused_ranks / sizeof *refused_ranks; i++) {
+        lamina_error err = {0};
+        tokenizer *t = NULL;
+        tokenizer_files files = {.ranks = refused_ranks[i].json,
+                                 .ranks_bytes = strlen(refused_ranks[i].json),
+                                 .ranks_name = "qwen.tiktoken"};
+        CHECK(tokenizer_read_ranks(m, &files, &t, &err) != LAMINA_OK, "accepted: %s", refused_ranks[i].json);
+        CHECK(strstr(err.text, refused_ranks[i].words) != NULL, "%s: %s", refused_ranks[i].json, err.text);
+        tokenizer_free(t);
+    }
+    for (size_t i = 0; i < sizeof refused_tekken / sizeof *refused_tekken; i++) {
+        lamina_error err = {0};
+        tokenizer *t = NULL;
+        tokenizer_files files = {.tekken = refused_tekken[i].json, .tekken_bytes = strlen(refused_tekken[i].json)};
+        CHECK(tokenizer_read_tekken(m, &files, &t, &err) != LAMINA_OK, "accepted: %s", refused_tekken[i].json);
+        CHECK(strstr(err.text, refused_tekken[i].words) != NULL, "%s: %s", refused_tekken[i].json, err.text);
+        tokenizer_free(t);
+    }
+    const char *config = "{\"tokenizer_class\":\"OtherTokenizer\"}";
+    tokenizer_files files = {.ranks = "IQ== 0\n",
+                             .ranks_bytes = 7,
+                             .ranks_name = "tokenizer.model",
+                             .config = config,
+                             .config_bytes = strlen(config)};
+    lamina_error err = {0};
+    tokenizer *t = NULL;
+    CHECK(tokenizer_read_ranks(m, &files, &t, &err) == LAMINA_E_UNSUPPORTED, "an unknown class is accepted");
+    CHECK(strstr(err.text, "\"OtherTokenizer\" is not supported") != NULL, "%s", err.text);
+    CHECK(tokenizer_is_ranks("IQ== 0\n", 7) && tokenizer_is_ranks("aGk= 17", 7), "not seen as ranks");
+    CHECK(!tokenizer_is_ranks("\n\x0b\n\x05<unk>", 9) && !tokenizer_is_ranks("", 0), "a protobuf seen as ranks");
+    check_empty(m);
+}
+
 static void truncated_json(void)
 {
     memory *m = memory_new();
@@ -659,6 +724,45 @@ static void config_files(void)
     check_empty(m);
 }
 
+/* Tokens of the configuration: new ones, others' flags, pieces that are special by name. */
+static void config_tokens(void)
+{
+    static const char json[] =
+        "{\"added_tokens\":[{\"content\":\"<x>\"}],\"decoder\":{\"type\":\"Fuse\"},\"model\":{\"type\":\"BPE\","
+        "\"vocab\":{\"a\":0,\"b\":1,\" \":2,\"ab\":3},\"merges\":[\"a b\"]}}";
+    static const char config[] =
+        "{\"added_tokens_decoder\":{\"9\":{\"content\":\"<z>\"},\"4\":{\"content\":\"<x>\",\"special\":true,"
+        "\"rstrip\":true},\"5\":{\"content\":\"<y>\",\"lstrip\":true}},\"bos_token\":\"ab\",\"eos_token\":\"<none>\","
+        "\"add_bos_token\":true,\"additional_special_tokens\":[\"b\",\"<none>\"]}";
+    static const int32_t expected[] = {4, 0, 5, 6, 3, 1};
+    memory *m = memory_new();
+    tokenizer_files files = {
+        .json = json, .json_bytes = sizeof json - 1, .config = config, .config_bytes = sizeof config - 1};
+    tokenizer *t = NULL;
+    lamina_error err = {0};
+    int32_t *ids;
+    size_t n;
+    REQUIRE(tokenizer_read_json(m, &files, &t, &err) == LAMINA_OK, "%s", err.text);
+    CHECK(tokenizer_bos(t) == 3 && tokenizer_eos(t) == -1, "bos %d eos %d", tokenizer_bos(t), tokenizer_eos(t));
+    CHECK(tokenizer_vocab(t) == 7, "%u ids", tokenizer_vocab(t));
+    static const char text[] = "<x>  a <y><z>abb";
+    REQUIRE(tokenizer_encode(t, m, text, sizeof text - 1, 0, &ids, &n, &err) == LAMINA_OK, "%s", err.text);
+    CHECK(n == 6 && memcmp(ids, expected, sizeof expected) == 0, "%zu ids, %d %d", n, ids[0], ids[1]);
+    mem_free(m, ids);
+    lamina_detokenizer d = {0};
+    char out[16];
+    CHECK(tokenizer_decode(t, &d, 4, out, sizeof out, &n, &err) == LAMINA_OK && n == 0, "<x> is not special");
+    CHECK(tokenizer_decode(t, &d, 3, out, sizeof out, &n, &err) == LAMINA_OK && n == 0, "ab is not special");
+    CHECK(tokenizer_decode(t, &d, 5, out, sizeof out, &n, &err) == LAMINA_OK && n == 3, "<y> is special");
+    tokenizer_free(t);
+    static const char wrong[] = "{\"added_tokens_decoder\":{\"x\":{\"content\":\"<z>\"}}}";
+    files.config = wrong;
+    files.config_bytes = sizeof wrong - 1;
+    CHECK(tokenizer_read_json(m, &files, &t, &err) == LAMINA_E_FORMAT, "a wrong id is accepted");
+    CHECK(strstr(err.text, "a token id \"x\"") != NULL, "%s", err.text);
+    check_empty(m);
+}
+
 /* ---- the driver --------------------------------------------------------------------------------------------- */
 
 static int send_decoded(const tokenizer *t, memory *m, const int32_t *ids, size_t n, bool keep)
@@ -725,7 +829,8 @@ int main(int argc, char **argv)
         T(compact_hostile),     T(hostile_json),
         T(truncated_json),      T(patterns),
         T(failing_allocations), T(folders),
-        T(config_files),
+        T(config_files),        T(config_tokens),
+        T(hostile_ranks),
     };
     if (argc == 4 && strcmp(argv[1], "--pipe") == 0) return drive(argv[2], (unsigned)atoi(argv[3]));
     return test_main(argc, argv, cases, sizeof cases / sizeof *cases);

@@ -1,5 +1,6 @@
-/* libFuzzer target: the first byte chooses tokenizer.json or the compact form, the rest is the file. What is accepted
- * must encode and decode without harm, and be the same again after a way through the compact form. */
+/* libFuzzer target: the first byte chooses the kind of file, the rest is the file and, behind a NUL, the configuration
+ * beside it. What is accepted must encode and decode without harm, and be the same again after a way through the compact
+ * form. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +24,34 @@ static void use(const tokenizer *t, memory *m)
     }
 }
 
+/* 'j': tokenizer.json, 't': tekken.json, 'q', 'k', 'l': ranks under their three names, else the compact form. */
+static void read_file(memory *m, char kind, const char *text, size_t bytes, tokenizer **t)
+{
+    const char *nul = memchr(text, '\0', bytes);
+    size_t n = nul && kind != 'c' ? (size_t)(nul - text) : bytes;
+    tokenizer_files files = {.json = text,
+                             .json_bytes = n,
+                             .tekken = text,
+                             .tekken_bytes = n,
+                             .ranks = text,
+                             .ranks_bytes = n,
+                             .ranks_name = kind == 'q'   ? "qwen.tiktoken"
+                                           : kind == 'k' ? "tiktoken.model"
+                                                         : "tokenizer.model"};
+    if (n < bytes) {
+        files.config = nul + 1;
+        files.config_bytes = bytes - n - 1;
+    }
+    if (kind == 'j')
+        tokenizer_read_json(m, &files, t, NULL);
+    else if (kind == 't')
+        tokenizer_read_tekken(m, &files, t, NULL);
+    else if (kind == 'q' || kind == 'k' || kind == 'l')
+        tokenizer_read_ranks(m, &files, t, NULL);
+    else
+        tokenizer_load(m, text, bytes, "fuzz", t, NULL);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
@@ -33,17 +62,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     tokenizer *t = NULL, *again = NULL;
     void *saved = NULL;
     size_t n = 0;
-    tokenizer_files files = {.json = (const char *)data + 1, .json_bytes = bytes - 1};
-    if (data[0] == 'j')
-        tokenizer_read_json(m, &files, &t, NULL);
-    else
-        tokenizer_load(m, data + 1, bytes - 1, "fuzz", &t, NULL);
+    read_file(m, (char)data[0], (const char *)data + 1, bytes - 1, &t);
     if (t) {
         use(t, m);
         if (tokenizer_save(m, t, &saved, &n, NULL) == LAMINA_OK) {
             if (tokenizer_load(m, saved, n, "saved", &again, NULL) == LAMINA_OK)
                 tokenizer_free(again);
-            else if (data[0] == 'j' && memory_used(m) < 100u << 20)
+            else if (strchr("jtqkl", data[0]) && memory_used(m) < 100u << 20)
                 abort(); /* what was read can be read again */
         }
     }
