@@ -18,6 +18,9 @@
 typedef struct pass_matrix {
     dtype type;
     uint64_t cols;
+    bool transposed; /* stored [in, out] */
+    role role;
+    uint64_t row0; /* of its tensor's scales: the row that row 0 is */
 } pass_matrix;
 
 /* The order in which a pass visits matrices. The forward pass and the stream both follow it. */
@@ -27,17 +30,22 @@ typedef struct schedule {
     pass_matrix *matrix;   /* [n] */
 } schedule;
 
-typedef struct layer_vectors { /* [ROLE_LAYER_COUNT]: backend memory, f32; NULL: absent */
-    const float *v[ROLE_LAYER_COUNT];
+enum { FP8_BLOCK = 128 }; /* rows and columns that share a scale */
+
+typedef struct layer_vectors {          /* backend memory, f32; NULL: absent */
+    const float *v[ROLE_LAYER_COUNT];   /* of matrices: their scales */
+    uint32_t scale_cols[ROLE_MATRICES]; /* scales of a row of blocks */
 } layer_vectors;
 
-/* Norms and biases, read once. */
+/* Norms, biases and scales, read once. */
 typedef struct vectors {
     layer_vectors *layers; /* [n_layers] */
-    const float *final_norm;
+    const float *final_norm, *final_norm_bias, *head_bias;
+    float *slopes;       /* [heads]: alibi; backend memory; NULL: none */
     float *rope_factors; /* host memory; NULL: none */
-    float *block;        /* backend memory that holds them all */
-    uint64_t bytes;      /* of block */
+    float *rope_long, *rope_short;
+    float *block;   /* backend memory that holds them all */
+    uint64_t bytes; /* of block */
 } vectors;
 
 /* Buffers of a pass over at most `rows` rows; sizes in activations_bytes(). */
@@ -45,11 +53,15 @@ typedef struct activations {
     uint32_t rows, logit_rows;
     float *x;                      /* [rows, hidden] the residual stream */
     float *t;                      /* [rows, hidden] normed input, or a product on its way into x */
-    float *wide;                   /* q, k, v, attention output; or gate, up */
+    float *held;                   /* [rows, hidden] what attention adds, where feed-forward is parallel; or NULL */
+    float *wide;                   /* what attention, or feed-forward, needs: carved by those */
     void *packed;                  /* the input of the product under way */
-    float *cos, *sin;              /* [rows, rope dims / 2] */
+    float *cos, *sin;              /* [n_ropes, rows, rope dims / 2] */
+    float *query_scale;            /* [rows]; NULL: queries are not scaled by position */
     float *logits;                 /* [logit_rows, vocab] */
     float *host_logits;            /* [vocab] host memory, for callbacks */
+    float *scales;                 /* [rows] host memory, on its way to query_scale */
+    float *row_norms, *host_norms; /* [vocab] of a normalised head, on the device and here; or NULL */
     unsigned char *embed;          /* [rows] embedding rows as stored, host memory */
     uint64_t *offsets;             /* [rows] */
     uint32_t *positions;           /* [rows] */
@@ -100,11 +112,11 @@ struct lamina_engine {
 struct lamina_session {
     lamina_engine *engine;
     uint32_t context, length;
-    uint32_t high;   /* one past the highest position ever written: what a window may have overwritten */
-    int32_t *tokens; /* [context] */
-    kv_layer *kv;    /* [n_layers] */
-    float *inv_freq; /* [rope dims / 2] backend memory */
-    float rope_scale;
+    uint32_t high;              /* one past the highest position ever written: what a window may have overwritten */
+    int32_t *tokens;            /* [context] */
+    kv_layer *kv;               /* [n_layers] */
+    float *inv_freq[ROPE_SETS]; /* [rope dims / 2] backend memory */
+    float rope_scale[ROPE_SETS];
     float *logits; /* [vocab] host memory */
     bool has_logits;
     uint32_t fed; /* rows of the pass under way */
@@ -120,18 +132,21 @@ lamina_status engine_stream(lamina_engine *e, uint64_t chunk, uint64_t ring, uin
 /* schedule.c */
 lamina_status schedule_make(memory *m, const model *mo, schedule *out, lamina_error *err);
 void schedule_free(memory *m, schedule *s);
-const weight *head_weight(const model *mo);
 
 /* vectors.c */
-uint64_t vectors_bytes(const model *mo);
+uint64_t vectors_bytes(lamina_engine *e);
 lamina_status vectors_load(lamina_engine *e, lamina_error *err);
 void vectors_free(lamina_engine *e);
 
 /* activations.c */
+typedef struct kv_shape {         /* of a layer's cache */
+    uint32_t heads, k_dim, v_dim; /* v_dim 0: values are the beginnings of keys */
+} kv_shape;
 uint64_t activations_bytes(lamina_engine *e, uint32_t rows, uint32_t logit_rows);
 lamina_status activations_new(lamina_engine *e, uint32_t rows, uint32_t logit_rows, lamina_error *err);
 void activations_free(lamina_engine *e);
 uint64_t session_bytes(const lamina_engine *e, uint32_t context, uint32_t rows, lamina_kv kv);
+kv_shape kv_shape_of(const model *mo);
 uint32_t kv_capacity(const model_layer *l, uint32_t context, uint32_t rows); /* positions a layer's cache holds */
 
 /* plan.c */

@@ -3,28 +3,46 @@
  *
  * A row's result depends on the tokens before it only: every operation works row by row in a fixed order of sums, so
  * how rows are grouped into passes, and with whose, does not change a bit. */
-#include "engine/engine.h"
+#include "engine/pass.h"
 
-typedef struct pass {
-    lamina_engine *e;
-    const backend_ops *ops;
-    backend *b;
-    const model *mo;
-    activations *a;
-    const lamina_row *rows;
-    uint32_t n, n_parts, n_wanted;
-    size_t matrix; /* next in the schedule */
-    double began;
-    uint64_t read_before;
-    lamina_error *err;
-} pass;
+void pass_input(pass *p, const float *x, uint64_t k)
+{
+    p->input = x;
+    p->input_k = k;
+    p->packed = false;
+}
 
-/* y [n, stride] = input (packed in a->packed) times the next matrix of the schedule, transposed. */
-static lamina_status product(pass *p, uint32_t n, float *y, uint64_t stride)
+/* What a kernel must know of the rows of a chunk. */
+static matrix_rows rows_of(const pass *p, const pass_matrix *m, const stream_matrix *s, const stream_chunk *c)
+{
+    matrix_rows w = {.type = m->type, .data = c->data, .n_rows = c->n_rows, .cols = m->cols};
+    if (s->layer < 0) return w;
+    const layer_vectors *v = &p->e->vectors.layers[s->layer];
+    w.scales = v->v[m->role];
+    w.scales_stride = v->scale_cols[m->role];
+    w.scale_rows = w.scale_cols = FP8_BLOCK;
+    w.row0 = m->row0 + c->row0;
+    return w;
+}
+
+static void apply(pass *p, const pass_matrix *m, const matrix_rows *w, uint64_t row0, uint32_t n, float *y,
+                  uint64_t stride)
+{
+    if (m->transposed) {
+        p->ops->apply_columns(p->b, w, p->input + row0, p->input_k, n, y, stride);
+        return;
+    }
+    if (!p->packed) p->ops->pack(p->b, p->input, n, p->input_k, p->a->packed);
+    p->packed = true;
+    p->ops->apply(p->b, w, p->a->packed, n, y + row0, stride);
+}
+
+lamina_status pass_product(pass *p, uint32_t n, float *y, uint64_t stride)
 {
     lamina_engine *e = p->e;
     const pass_matrix *m = &e->schedule.matrix[p->matrix];
     const stream_matrix *s = &e->schedule.stream[p->matrix];
+    if (m->transposed && stride == m->cols) p->ops->zero(p->b, y, n * stride);
     for (uint64_t done = 0; done < s->rows;) {
         stream_chunk c;
         bool more = false;
@@ -33,8 +51,9 @@ static lamina_status product(pass *p, uint32_t n, float *y, uint64_t stride)
             return error_set(p->err, LAMINA_E_FORMAT, "%s: the stream delivered matrix %zu row %llu, expected row %llu",
                              s->name, c.matrix, (unsigned long long)c.row0, (unsigned long long)done);
         double begin = e->trace ? os_seconds() : 0;
-        matrix_rows w = {.type = m->type, .data = c.data, .n_rows = c.n_rows, .cols = m->cols};
-        p->ops->apply(p->b, &w, p->a->packed, n, y + done, stride);
+        matrix_rows w = rows_of(p, m, s, &c);
+        apply(p, m, &w, done, n, y, stride);
+        if (p->a->row_norms && s->layer < 0) p->ops->row_norms(p->b, &w, p->a->row_norms + done);
         if (e->trace)
             trace_span(e->trace, TRACE_COMPUTE, s->name, s->layer, c.n_rows * s->row_bytes, begin, os_seconds());
         done += c.n_rows;
@@ -43,6 +62,30 @@ static lamina_status product(pass *p, uint32_t n, float *y, uint64_t stride)
     }
     p->matrix++;
     return LAMINA_OK;
+}
+
+void pass_norm(pass *p, const float *x, norm_weights w, uint32_t n, uint32_t k, float *out)
+{
+    norm_args a = {.form = p->mo->layer_norm ? BACKEND_LAYER_NORM : BACKEND_RMS_NORM,
+                   .x = x,
+                   .w = w.w,
+                   .b = w.bias,
+                   .n = n,
+                   .k = k,
+                   .w_rows = w.w_rows ? w.w_rows : 1,
+                   .eps = w.eps > 0 ? w.eps : p->mo->norm_eps,
+                   .out = out};
+    p->ops->norm(p->b, &a);
+}
+
+void pass_add(pass *p, const float *norm, float *t)
+{
+    uint64_t elements = (uint64_t)p->n * p->mo->hidden;
+    if (norm) pass_norm(p, t, (norm_weights){.w = norm}, p->n, p->mo->hidden, t);
+    if (p->mo->residual_scale == 1.0f)
+        p->ops->add(p->b, p->a->x, t, elements);
+    else
+        p->ops->add_scaled(p->b, p->a->x, t, p->mo->residual_scale, elements);
 }
 
 /* Groups rows into parts: runs of rows of one session. */
@@ -85,10 +128,17 @@ static const unsigned char *resident_embedding(const pass *p, uint64_t *n_rows)
     return p->mo->tied_head ? stream_pinned(p->e->stream, p->e->schedule.tail, n_rows) : NULL;
 }
 
+/* Rows of a table of tokens or positions, gathered, to x [n, hidden]. */
+static void widen_rows(const pass *p, const weight *w, float *x)
+{
+    matrix_rows rows = {.type = w->type, .data = p->a->embed, .n_rows = p->n, .cols = p->mo->hidden};
+    p->ops->widen(p->b, &rows, x);
+}
+
 /* x [n, hidden] = rows of the embedding. Those not resident are gathered from where the model lies, in one batch. */
 static lamina_status embed(pass *p)
 {
-    const weight *w = &p->mo->embed;
+    const weight *w = model_end(p->mo, ROLE_EMBED);
     activations *a = p->a;
     uint64_t row = dtype_row_bytes(w->type, p->mo->hidden), resident;
     const unsigned char *rows = resident_embedding(p, &resident);
@@ -100,8 +150,27 @@ static lamina_status embed(pass *p)
     } else {
         for (uint32_t i = 0; i < p->n; i++) memcpy(a->embed + i * row, rows + (uint64_t)p->rows[i].token * row, row);
     }
-    matrix_rows m = {.type = w->type, .data = a->embed, .n_rows = p->n, .cols = p->mo->hidden};
-    p->ops->widen(p->b, &m, a->x);
+    widen_rows(p, w, a->x);
+    if (p->mo->embed_scale != 1.0f) p->ops->scale(p->b, a->x, p->mo->embed_scale, (uint64_t)p->n * p->mo->hidden);
+    return LAMINA_OK;
+}
+
+/* Learned positions are rows like those of the embedding. */
+static lamina_status add_positions(pass *p)
+{
+    const weight *w = model_end(p->mo, ROLE_POSITIONS);
+    activations *a = p->a;
+    if (!w->rows) return LAMINA_OK;
+    uint64_t row = dtype_row_bytes(w->type, p->mo->hidden);
+    for (uint32_t i = 0; i < p->n; i++) {
+        if (a->positions[i] >= w->rows)
+            return error_set(p->err, LAMINA_E_USAGE, "position %u: this model has learned %llu positions",
+                             a->positions[i], (unsigned long long)w->rows);
+        a->offsets[i] = w->offset + a->positions[i] * row;
+    }
+    TRY(stream_gather(p->e->stream, w->file, a->offsets, p->n, row, a->embed, p->err));
+    widen_rows(p, w, a->t);
+    p->ops->add(p->b, a->x, a->t, (uint64_t)p->n * p->mo->hidden);
     return LAMINA_OK;
 }
 
@@ -109,116 +178,64 @@ static lamina_status embed(pass *p)
 static void angles(pass *p)
 {
     activations *a = p->a;
-    uint32_t half = p->mo->rope.dims / 2;
-    for (uint32_t i = 0; i < p->n_parts; i++) {
-        const attention_rows *part = &a->parts[i];
-        const lamina_session *s = a->part_session[i];
-        size_t at = (size_t)part->row0 * half;
-        p->ops->angles(p->b, s->inv_freq, s->rope_scale, p->mo->rope.dims, a->positions + part->row0, part->n_rows,
-                       a->cos + at, a->sin + at);
+    uint32_t half = p->mo->rope[0].dims / 2;
+    for (uint32_t set = 0; set < p->mo->n_ropes; set++) {
+        for (uint32_t i = 0; i < p->n_parts; i++) {
+            const attention_rows *part = &a->parts[i];
+            const lamina_session *s = a->part_session[i];
+            size_t at = ((size_t)set * a->rows + part->row0) * half;
+            p->ops->angles(p->b, s->inv_freq[set], s->rope_scale[set], 2 * half, a->positions + part->row0,
+                           part->n_rows, a->cos + at, a->sin + at);
+        }
     }
 }
 
-/* out [n, k] = the norm of x, which may be out. */
-static void norm(pass *p, const float *x, const float *weights, uint32_t n, uint32_t k, float *out)
-{
-    norm_args a = {.form = BACKEND_RMS_NORM,
-                   .x = x,
-                   .w = weights,
-                   .n = n,
-                   .k = k,
-                   .w_rows = 1,
-                   .eps = p->mo->norm_eps,
-                   .out = out};
-    p->ops->norm(p->b, &a);
-}
-
-static void norm_and_pack(pass *p, const float *weights)
-{
-    activations *a = p->a;
-    norm(p, a->x, weights, p->n, p->mo->hidden, a->t);
-    p->ops->pack(p->b, a->t, p->n, p->mo->hidden, a->packed);
-}
-
-static lamina_status attention(pass *p, uint32_t index)
-{
-    const model *mo = p->mo;
-    const model_layer *l = &mo->layers[index];
-    const float *const *v = p->e->vectors.layers[index].v;
-    activations *a = p->a;
-    uint32_t n = p->n, wq = mo->heads * mo->head_dim, wkv = mo->kv_heads * mo->head_dim;
-    float *q = a->wide, *k = q + (size_t)n * wq, *val = k + (size_t)n * wkv, *out = val + (size_t)n * wkv;
-
-    norm_and_pack(p, v[ROLE_ATTN_NORM]);
-    TRY(product(p, n, q, wq));
-    TRY(product(p, n, k, wkv));
-    TRY(product(p, n, val, wkv));
-    if (v[ROLE_Q_BIAS]) p->ops->add_bias(p->b, q, v[ROLE_Q_BIAS], n, wq);
-    if (v[ROLE_K_BIAS]) p->ops->add_bias(p->b, k, v[ROLE_K_BIAS], n, wkv);
-    if (v[ROLE_V_BIAS]) p->ops->add_bias(p->b, val, v[ROLE_V_BIAS], n, wkv);
-    if (mo->qk_norm) {
-        norm(p, q, v[ROLE_Q_NORM], n * mo->heads, mo->head_dim, q);
-        norm(p, k, v[ROLE_K_NORM], n * mo->kv_heads, mo->head_dim, k);
-    }
-    if (l->rope) {
-        rotate_kind kind = mo->rope.style == ROPE_HALF ? ROTATE_HALF : ROTATE_INTERLEAVED;
-        p->ops->rotate(p->b, kind, q, n, mo->heads, mo->head_dim, mo->rope.dims, a->cos, a->sin);
-        p->ops->rotate(p->b, kind, k, n, mo->kv_heads, mo->head_dim, mo->rope.dims, a->cos, a->sin);
-    }
-    for (uint32_t i = 0; i < p->n_parts; i++) a->parts[i].kv = a->part_session[i]->kv[index];
-    attention_args args = {.q = q,
-                           .k = k,
-                           .v = val,
-                           .out = out,
-                           .heads = mo->heads,
-                           .kv_heads = mo->kv_heads,
-                           .head_dim = mo->head_dim,
-                           .v_dim = mo->head_dim,
-                           .scale = mo->attention_scale,
-                           .window = l->window,
-                           .parts = a->parts,
-                           .n_parts = p->n_parts};
-    double begin = p->e->trace ? os_seconds() : 0;
-    p->ops->attention(p->b, &args);
-    if (p->e->trace) trace_span(p->e->trace, TRACE_COMPUTE, "attention", (int32_t)index, 0, begin, os_seconds());
-
-    p->ops->pack(p->b, out, n, wq, a->packed);
-    TRY(product(p, n, a->t, mo->hidden));
-    if (v[ROLE_O_BIAS]) p->ops->add_bias(p->b, a->t, v[ROLE_O_BIAS], n, mo->hidden);
-    p->ops->add(p->b, a->x, a->t, (uint64_t)n * mo->hidden);
-    return LAMINA_OK;
-}
-
-static lamina_status feed_forward(pass *p, uint32_t index)
+/* What each row's queries are multiplied by, which depends on its position alone. */
+static void query_scales(pass *p)
 {
     const model *mo = p->mo;
     activations *a = p->a;
-    uint32_t n = p->n;
-    float *gate = a->wide, *up = gate + (size_t)n * mo->ffn;
-    norm_and_pack(p, p->e->vectors.layers[index].v[ROLE_FFN_NORM]);
-    TRY(product(p, n, gate, mo->ffn));
-    TRY(product(p, n, up, mo->ffn));
-    p->ops->gate(p->b, mo->act == ACT_SILU ? BACKEND_SILU : BACKEND_GELU_TANH, 0.0f, gate, up, (uint64_t)n * mo->ffn);
-    p->ops->pack(p->b, gate, n, mo->ffn, a->packed);
-    TRY(product(p, n, a->t, mo->hidden));
-    p->ops->add(p->b, a->x, a->t, (uint64_t)n * mo->hidden);
-    return LAMINA_OK;
+    if (!a->query_scale) return;
+    float *host = a->scales;
+    for (uint32_t i = 0; i < p->n; i++) {
+        uint32_t at = a->positions[i];
+        if (mo->query_scaling == QUERY_LOG_N)
+            host[i] = at + 1 > mo->query_context ? spec_logf((float)(at + 1)) / spec_logf((float)mo->query_context) : 1;
+        else
+            host[i] = 1.0f + mo->query_beta * spec_logf(1.0f + (float)(at / mo->query_context));
+    }
+    p->ops->upload(p->b, a->query_scale, host, p->n * sizeof *host);
+}
+
+/* From products with the head to logits. */
+static void finish_logits(pass *p, uint32_t n)
+{
+    const model *mo = p->mo;
+    activations *a = p->a;
+    uint64_t elements = (uint64_t)n * mo->vocab;
+    if (p->e->vectors.head_bias) p->ops->add_bias(p->b, a->logits, p->e->vectors.head_bias, n, mo->vocab);
+    if (mo->logit_scale != 1.0f) p->ops->scale(p->b, a->logits, mo->logit_scale, elements);
+    if (mo->logit_softcap > 0) p->ops->softcap(p->b, a->logits, mo->logit_softcap, elements);
 }
 
 /* The head over the wanted rows, in groups of logit_rows; the head's matrix passes by once for each group. */
 static lamina_status head(pass *p, deliver_fn deliver, void *user)
 {
     const model *mo = p->mo;
+    const vectors *v = &p->e->vectors;
     activations *a = p->a;
     for (uint32_t done = 0; done < p->n_wanted;) {
         uint32_t n = p->n_wanted - done < a->logit_rows ? p->n_wanted - done : a->logit_rows;
         p->matrix = p->e->schedule.tail;
         p->ops->take_rows(p->b, a->x, a->wanted + done, n, mo->hidden, a->t);
-        norm(p, a->t, p->e->vectors.final_norm, n, mo->hidden, a->t);
-        p->ops->pack(p->b, a->t, n, mo->hidden, a->packed);
-        TRY(product(p, n, a->logits, mo->vocab));
+        pass_norm(p, a->t, (norm_weights){.w = v->final_norm, .bias = v->final_norm_bias}, n, mo->hidden, a->t);
+        pass_input(p, a->t, mo->hidden);
+        TRY(pass_product(p, n, a->logits, mo->vocab));
+        finish_logits(p, n);
+        if (a->row_norms) p->ops->download(p->b, a->host_norms, a->row_norms, mo->vocab * sizeof(float));
         for (uint32_t i = 0; i < n; i++) {
             p->ops->download(p->b, a->host_logits, a->logits + (size_t)i * mo->vocab, mo->vocab * sizeof(float));
+            for (uint32_t k = 0; a->row_norms && k < mo->vocab; k++) a->host_logits[k] /= a->host_norms[k];
             TRY(deliver(user, a->wanted[done + i], a->host_logits, p->err));
         }
         done += n;
@@ -248,11 +265,13 @@ static lamina_status report(pass *p, uint32_t layers_done)
 static lamina_status run(pass *p, deliver_fn deliver, void *user)
 {
     TRY(embed(p));
+    TRY(add_positions(p));
     angles(p);
+    query_scales(p);
     for (uint32_t i = 0; i < p->mo->n_layers; i++) {
         TRY(report(p, i));
-        TRY(attention(p, i));
-        TRY(feed_forward(p, i));
+        TRY(pass_attention(p, i));
+        TRY(pass_feed_forward(p, i));
     }
     TRY(report(p, p->mo->n_layers));
     TRY(head(p, deliver, user));

@@ -158,7 +158,7 @@ lamina_status lamina_plan(lamina_engine *e, const lamina_budget *budget, lamina_
 
 static lamina_status keep_embedding(lamina_engine *e, lamina_error *err)
 {
-    const weight *w = &e->model->embed;
+    const weight *w = model_end(e->model, ROLE_EMBED);
     if (!e->plan.embedding_bytes) return LAMINA_OK;
     e->embed_rows = mem_pages(e->m, MEM_PINNED, e->plan.embedding_bytes, err);
     if (!e->embed_rows) return LAMINA_E_MEMORY;

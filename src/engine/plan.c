@@ -70,7 +70,7 @@ static lamina_status fill_defaults(draft *d, const lamina_budget *b, lamina_erro
         p->budget_bytes = free_here - margin;
     }
     p->weight_bytes = mo->weight_bytes;
-    p->vector_bytes = vectors_bytes(mo);
+    p->vector_bytes = vectors_bytes(d->e);
     p->process_bytes = process_bytes(d->e);
     d->least_chunk = stream_min_chunk(d->e->schedule.stream, d->e->schedule.n);
     if (d->least_chunk < CHUNK_LEAST && !b->chunk) d->least_chunk = CHUNK_LEAST;
@@ -230,7 +230,8 @@ lamina_status plan_make(lamina_engine *e, const lamina_budget *b, bool measure, 
     stream_plan(e->schedule.stream, e->schedule.n, p->chunk_bytes, p->ring_bytes, d.rest, &layout);
     p->pinned_bytes = layout.pinned_bytes;
     p->streamed_bytes_per_pass = layout.streamed_bytes;
-    uint64_t embed = align_up(e->model->embed.bytes); /* kept last: a token touches one row; tied, it is the head */
+    uint64_t embed =
+        align_up(model_end(e->model, ROLE_EMBED)->bytes); /* kept last: a token touches one row; tied, it is the head */
     if (!e->model->tied_head && layout.streamed_bytes == 0 && d.rest - layout.pinned_bytes >= embed)
         p->embedding_bytes = embed;
     p->predicted_peak_bytes = p->process_bytes + p->vector_bytes + p->kv_bytes + p->activation_bytes + p->ring_bytes +

@@ -6,12 +6,14 @@ static void kv_free(lamina_session *s)
 {
     lamina_engine *e = s->engine;
     const model *mo = e->model;
+    kv_shape shape = kv_shape_of(mo);
     if (!s->kv) return;
     for (uint32_t i = 0; i < mo->n_layers; i++) {
         kv_layer *l = &s->kv[i];
-        uint64_t bytes = kv_layer_bytes(mo->kv_heads, mo->head_dim, l->capacity, l->half);
-        if (l->k) e->backend->ops->free(e->backend, MEM_KV, l->k, bytes);
-        if (l->v) e->backend->ops->free(e->backend, MEM_KV, l->v, bytes);
+        uint64_t k = kv_layer_bytes(shape.heads, shape.k_dim, l->capacity, l->half);
+        uint64_t v = kv_layer_bytes(shape.heads, shape.v_dim, l->capacity, l->half);
+        if (l->k) e->backend->ops->free(e->backend, MEM_KV, l->k, k);
+        if (l->v) e->backend->ops->free(e->backend, MEM_KV, l->v, v);
     }
     mem_free(e->m, s->kv);
 }
@@ -20,34 +22,41 @@ static lamina_status kv_new(lamina_session *s, lamina_error *err)
 {
     lamina_engine *e = s->engine;
     const model *mo = e->model;
+    kv_shape shape = kv_shape_of(mo);
     s->kv = mem_array(e->m, MEM_KV, mo->n_layers, sizeof *s->kv, err);
     if (!s->kv) return LAMINA_E_MEMORY;
     for (uint32_t i = 0; i < mo->n_layers; i++) {
         kv_layer *l = &s->kv[i];
         l->capacity = kv_capacity(&mo->layers[i], s->context, e->plan.rows);
         l->half = e->kv == LAMINA_KV_F16;
-        uint64_t bytes = kv_layer_bytes(mo->kv_heads, mo->head_dim, l->capacity, l->half);
-        l->k = e->backend->ops->alloc(e->backend, MEM_KV, bytes, err);
+        uint64_t k = kv_layer_bytes(shape.heads, shape.k_dim, l->capacity, l->half);
+        uint64_t v = kv_layer_bytes(shape.heads, shape.v_dim, l->capacity, l->half);
+        l->k = e->backend->ops->alloc(e->backend, MEM_KV, k, err);
         if (!l->k) return err ? err->status : LAMINA_E_MEMORY;
-        l->v = e->backend->ops->alloc(e->backend, MEM_KV, bytes, err);
+        if (!v) continue;
+        l->v = e->backend->ops->alloc(e->backend, MEM_KV, v, err);
         if (!l->v) return err ? err->status : LAMINA_E_MEMORY;
     }
     return LAMINA_OK;
 }
 
-static lamina_status frequencies(lamina_session *s, lamina_error *err)
+static lamina_status frequencies(lamina_session *s, uint32_t set, lamina_error *err)
 {
     lamina_engine *e = s->engine;
-    size_t n = e->model->rope.dims / 2;
+    const rope_axes *rope = &e->model->rope[set];
+    size_t n = rope->dims / 2;
     float *host = mem_array(e->m, MEM_OTHER, n, sizeof *host, err);
     if (!host) return LAMINA_E_MEMORY;
-    s->inv_freq = e->backend->ops->alloc(e->backend, MEM_OTHER, n * sizeof *host, err);
-    if (s->inv_freq) {
-        rope_frequencies(&e->model->rope, s->context, e->vectors.rope_factors, host, &s->rope_scale);
-        e->backend->ops->upload(e->backend, s->inv_freq, host, n * sizeof *host);
+    s->inv_freq[set] = e->backend->ops->alloc(e->backend, MEM_OTHER, n * sizeof *host, err);
+    if (s->inv_freq[set]) {
+        const float *factors = rope->scaling != ROPE_LONG            ? e->vectors.rope_factors
+                               : s->context > rope->original_context ? e->vectors.rope_long
+                                                                     : e->vectors.rope_short;
+        rope_frequencies(rope, s->context, factors, host, &s->rope_scale[set]);
+        e->backend->ops->upload(e->backend, s->inv_freq[set], host, n * sizeof *host);
     }
     mem_free(e->m, host);
-    return s->inv_freq ? LAMINA_OK : LAMINA_E_MEMORY;
+    return s->inv_freq[set] ? LAMINA_OK : LAMINA_E_MEMORY;
 }
 
 static lamina_status fill(lamina_session *s, lamina_error *err)
@@ -58,7 +67,8 @@ static lamina_status fill(lamina_session *s, lamina_error *err)
     s->logits = mem_array(e->m, MEM_KV, e->model->vocab, sizeof *s->logits, err);
     if (!s->logits) return LAMINA_E_MEMORY;
     TRY(kv_new(s, err));
-    return frequencies(s, err);
+    for (uint32_t i = 0; i < e->model->n_ropes; i++) TRY(frequencies(s, i, err));
+    return LAMINA_OK;
 }
 
 lamina_status lamina_session_open(lamina_engine *e, uint32_t context, lamina_session **session, lamina_error *err)
@@ -91,7 +101,9 @@ void lamina_session_close(lamina_session *s)
     if (!s) return;
     lamina_engine *e = s->engine;
     kv_free(s);
-    if (s->inv_freq) e->backend->ops->free(e->backend, MEM_OTHER, s->inv_freq, e->model->rope.dims / 2 * sizeof(float));
+    for (uint32_t i = 0; i < ROPE_SETS; i++)
+        if (s->inv_freq[i])
+            e->backend->ops->free(e->backend, MEM_OTHER, s->inv_freq[i], e->model->rope[i].dims / 2 * sizeof(float));
     mem_free(e->m, s->logits);
     mem_free(e->m, s->tokens);
     mem_free(e->m, s);

@@ -78,17 +78,45 @@ static float dynamic_base(const rope_axes *rope, uint32_t context)
     return base * power(grown, (float)exponent);
 }
 
-static double mscale_of(double factor, double mscale)
+/* QWen 1 (modeling_qwen.py, get_ntk_alpha): the base grows in powers of two of the trained length. */
+static float qwen_base(const rope_axes *rope, uint32_t context)
+{
+    double base = rope->theta;
+    if (context <= rope->original_context) return (float)base;
+    int steps = 1; /* ceil(log2(context / original)) + 1 */
+    for (uint64_t length = rope->original_context; length < context; length *= 2) steps++;
+    double alpha = ldexp(1.0, steps) - 1.0;
+    return (float)base * power((float)alpha, (float)((double)rope->dims / (double)(rope->dims - 2)));
+}
+
+/* LongRoPE (Ding et al. 2024), as modeling_rope_utils computes it. factors: the list that a tensor
+ * gives, or NULL. */
+static void longrope(const rope_axes *rope, uint32_t context, const float *factors, float *inv_freq)
+{
+    const float *list = context > rope->original_context ? rope->long_factors : rope->short_factors;
+    if (!list) list = factors;
+    for (uint32_t i = 0; i < rope->dims / 2; i++)
+        inv_freq[i] = 1.0f / ((list ? list[i] : 1.0f) * wave((float)rope->theta, i, rope->dims));
+}
+
+double rope_mscale(double factor, double mscale)
 {
     return factor <= 1.0 ? 1.0 : 0.1 * mscale * own_log(factor) + 1.0;
+}
+
+double rope_grown_base(double base, double alpha, uint32_t dims)
+{
+    return base * own_exp(own_log(alpha) * (double)dims / (double)(dims - 2));
 }
 
 double rope_attention_factor(const rope_axes *rope)
 {
     if (rope->attention_factor != 0.0) return rope->attention_factor;
+    if (rope->scaling == ROPE_LONG)
+        return rope->factor <= 1.0 ? 1.0 : sqrt(1.0 + own_log(rope->factor) / own_log((double)rope->original_context));
     if (rope->mscale != 0.0 && rope->mscale_all_dim != 0.0)
-        return mscale_of(rope->factor, rope->mscale) / mscale_of(rope->factor, rope->mscale_all_dim);
-    return mscale_of(rope->factor, 1.0);
+        return rope_mscale(rope->factor, rope->mscale) / rope_mscale(rope->factor, rope->mscale_all_dim);
+    return rope_mscale(rope->factor, 1.0);
 }
 
 /* The dimension that turns `rotations` times within the trained context. */
@@ -162,9 +190,25 @@ void rope_frequencies(const rope_axes *rope, uint32_t context, const float *fact
     case ROPE_LLAMA3:
         llama3(rope, inv_freq);
         break;
+    case ROPE_QWEN:
+        plain(qwen_base(rope, context), rope->dims, inv_freq);
+        break;
+    case ROPE_LONG:
+        longrope(rope, context, factors, inv_freq);
+        *scale = (float)rope_attention_factor(rope);
+        break;
     case ROPE_FACTORS:
         plain((float)rope->theta, rope->dims, inv_freq);
         for (uint32_t i = 0; factors && i < half; i++) inv_freq[i] /= factors[i];
         break;
     }
+}
+
+float alibi_slope(uint32_t heads, uint32_t h)
+{
+    const double ln2 = 0x1.62e42fefa39efp-1;
+    uint32_t below = 1;
+    while (below * 2 <= heads) below *= 2;
+    double exponent = h < below ? -8.0 * (h + 1) / below : -4.0 * (2 * (h - below) + 1) / below;
+    return (float)own_exp(exponent * ln2);
 }

@@ -78,7 +78,19 @@ static lamina_status place(layout *l, size_t index)
 
 static lamina_status place_weight(layout *l, const weight *w)
 {
-    return w->rows ? place(l, w->tensor) : LAMINA_OK;
+    if (!w->rows) return LAMINA_OK;
+    for (uint32_t i = 0; i < w->n_pieces; i++) TRY(place(l, w->pieces[i]));
+    TRY(place(l, w->tensor));
+    return w->scales == TENSOR_NONE ? LAMINA_OK : place(l, w->scales);
+}
+
+/* In the order of use, each expert's matrices side by side. */
+static lamina_status place_layer(layout *l, const model_layer *layer, uint32_t n_experts)
+{
+    for (int r = 0; r < ROLE_LAYER_COUNT; r++) TRY(place_weight(l, &layer->w[r]));
+    for (uint32_t e = 0; layer->experts && e < n_experts; e++)
+        for (int i = 0; i < EXPERT_MATRICES; i++) TRY(place_weight(l, &layer->experts[e].w[i]));
+    return LAMINA_OK;
 }
 
 static lamina_status add_file(layout *l, const char *name)
@@ -121,19 +133,19 @@ static lamina_status place_units(layout *l)
 {
     const model *from = l->from;
     size_t first = 0;
-    TRY(place_weight(l, &from->embed));
-    TRY(place_weight(l, &from->rope_factors));
+    static const role begins[] = {ROLE_EMBED, ROLE_POSITIONS, ROLE_ROPE_FACTORS, ROLE_ROPE_LONG, ROLE_ROPE_SHORT};
+    static const role ends[] = {ROLE_FINAL_NORM, ROLE_FINAL_NORM_BIAS, ROLE_HEAD, ROLE_HEAD_BIAS};
+    for (size_t i = 0; i < sizeof begins / sizeof *begins; i++) TRY(place_weight(l, model_end(from, begins[i])));
     TRY(end_file(l, "embed", first));
     for (uint32_t i = 0; i < from->n_layers; i++) {
         first = l->im->n_tensors;
-        for (int r = 0; r < ROLE_LAYER_COUNT; r++) TRY(place_weight(l, &from->layers[i].w[r]));
+        TRY(place_layer(l, &from->layers[i], from->experts.count));
         char unit[32];
         snprintf(unit, sizeof unit, "%04u", i);
         TRY(end_file(l, unit, first));
     }
     first = l->im->n_tensors;
-    TRY(place_weight(l, &from->final_norm));
-    TRY(place_weight(l, &from->head));
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) TRY(place_weight(l, model_end(from, ends[i])));
     TRY(end_file(l, "head", first));
     first = l->im->n_tensors;
     for (size_t i = 0; i < l->c->n_tensors; i++) TRY(place(l, i));

@@ -8,7 +8,7 @@
 #include "lamina.h"
 #include "test.h"
 
-enum { PROMPT = 19, STEPS = 4, TOTAL = PROMPT + STEPS, MODELS = 64 };
+enum { PROMPT = 19, STEPS = 4, TOTAL = PROMPT + STEPS, MODELS = 256 };
 
 typedef struct setting {
     const char *path;
@@ -140,15 +140,22 @@ static int compare(const setting *s, const float *reference)
     return wrong;
 }
 
+/* Two models meet every setting; the others a sample that still has every value of every factor. */
 enum { SETTINGS = 2 * 3 * 3 * 3 * 3 * 3 };
 #if defined(TEST_SANITIZED) || defined(TEST_EMULATED)
-enum { STRIDE = 23 }; /* a sample that still meets every value of every factor */
+enum { SAMPLE = 61, WHOLE = 23 };
 #else
-enum { STRIDE = 1 };
+enum { SAMPLE = 23, WHOLE = 1 };
 #endif
 
+static int stride_of(const char *path)
+{
+    const char *name = strrchr(path, '/') + 1;
+    return strcmp(name, "llama-bf16") == 0 || strcmp(name, "qwen3-window") == 0 ? WHOLE : SAMPLE;
+}
+
 /* The product for one model; stops at the first difference. Returns how many settings were compared. */
-static int product(const char *const paths[2])
+static int product(const char *const paths[2], int stride)
 {
     static const uint32_t rows[] = {1, 7, 64}, threads[] = {1, 2, 3};
     static const uint64_t pins[] = {1, 40960, 0};
@@ -160,7 +167,7 @@ static int product(const char *const paths[2])
     float *reference = logits_of(&first, &vocab);
     if (!reference) return 0;
     int n = 0;
-    for (int i = 0; i < SETTINGS; i += STRIDE) {
+    for (int i = 0; i < SETTINGS; i += stride) {
         int k = i / 2;
         setting s = {.path = paths[i % 2],
                      .rows = rows[k % 3],
@@ -183,8 +190,8 @@ static void placement_never_changes_the_answer(void)
         char store[64];
         if (!pack(m.path[i], store, sizeof store)) continue;
         const char *paths[2] = {m.path[i], store};
-        int n = product(paths);
-        CHECK(n == (SETTINGS + STRIDE - 1) / STRIDE, "%s", m.path[i]);
+        int stride = stride_of(m.path[i]), n = product(paths, stride);
+        CHECK(n == (SETTINGS + stride - 1) / stride, "%s", m.path[i]);
         printf("  %s: %d settings, every logit the same bits\n", strrchr(m.path[i], '/') + 1, n);
         remove_tree(store);
     }
