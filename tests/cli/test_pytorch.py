@@ -120,9 +120,9 @@ class PyTorch(unittest.TestCase):
         return p.returncode, p.stdout, p.stderr.decode(errors="replace")
 
     @classmethod
-    def logits(cls, model, *more):
+    def logits(cls, model, *more, memory="256M"):
         out = cls.path("out.npy")
-        code, _, err = cls.run_lamina("logits", model, "--ids", IDS, "-o", out, "--memory", "256M", *more)
+        code, _, err = cls.run_lamina("logits", model, "--ids", IDS, "-o", out, "--memory", memory, *more)
         assert code == 0, err
         with open(out, "rb") as f:
             return f.read()
@@ -142,6 +142,10 @@ class PyTorch(unittest.TestCase):
                 convert(self.model, model, **how)
                 self.assertEqual(self.logits(model), self.reference)
                 self.assertEqual(self.logits(model, "--rows", "2", "--threads", "3"), self.reference)
+                plan = ("plan", model, "--json", "--disk", "1G", "--memory")
+                little = json.loads(self.good(*plan, "1G"))["minimum_bytes"] + (2 << 20)
+                self.assertGreater(json.loads(self.good(*plan, little))["streamed_bytes_per_pass"], 0)
+                self.assertEqual(self.logits(model, memory=little), self.reference)
 
     def test_inspect(self):
         model = self.path("inspected")
