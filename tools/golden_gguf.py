@@ -104,7 +104,7 @@ def one_matrix_for_qkv(tensors, c):
         if "q_proj" in name:
             x = np.concatenate([tensors[name.replace("q_proj", p)] for p in ("q_proj", "k_proj", "v_proj")])
             name = name.replace("self_attn.q_proj", "self_attn.qkv_proj")
-        if "k_proj" not in name and "v_proj" not in name:
+        if ".k_proj" not in name and ".v_proj" not in name:
             out[name] = x
     return out
 
@@ -563,6 +563,8 @@ def make_gguf(out, name, row):
         places = step(places, c)
     places = file_names(places, row.arch, c.num_hidden_layers + 1)
     values = np.concatenate([x.reshape(-1) for x in weights.values()])
+    kept = np.sort(np.concatenate([x.reshape(-1) for x in places.values()]))
+    assert np.array_equal(kept, np.arange(at)), f"the file of {name} lacks some of the weights"
 
     w = gguf.GGUFWriter(folder / "model.gguf", row.arch)
     (row.common or common_keys)(w, c, row.row.config)
