@@ -29,23 +29,34 @@ typedef struct experts_config {
     const char *const *paths; /* must outlive it, as file_bytes */
     const uint64_t *file_bytes;
     uint32_t n_layers, n_experts, n_matrices; /* layers that have experts, counted from 0 */
+    const uint32_t *layer_numbers; /* [n_layers] what the model calls them, for errors and traces; NULL: as counted */
     expert_locate locate;
     const void *user;
-    uint64_t piece_bytes; /* at most, of a piece with its scales; 0: chosen */
-    uint64_t pool_bytes;  /* memory for slots, at least experts_min_pool() */
+    uint64_t piece_bytes; /* at most, of a slot, if a row (or the rows that share scales) fits; 0: chosen */
+    uint64_t
+        pool_bytes; /* memory for slots, at least experts_layout.least_pool; what exceeds whole_pool is not taken */
 } experts_config;
 
 typedef struct experts experts;
 
+enum { EXPERTS_MOST_MATRICES = 8 };
+
 /* A pure function of sizes, also used to plan: slots of what size, how many experts a pool holds, what it takes beside
- * the pool (tables, request queues). */
+ * the pool (tables, request queues). Reads of the configuration: n_layers, n_experts, n_matrices, locate, user,
+ * piece_bytes, pool_bytes. */
 typedef struct experts_layout {
     uint64_t slot_bytes, expert_bytes; /* of a slot; of an expert as read, whole blocks */
+    uint64_t stored_bytes;             /* of an expert as stored */
+    uint64_t expert_slots;             /* slots that an expert takes */
+    uint64_t pool_bytes;               /* of pool_bytes, what would be taken: whole slots, at most whole_pool */
     uint64_t least_pool, whole_pool;   /* two slots; all experts of all layers */
-    uint64_t overhead;                 /* bytes beside the pool */
+    uint64_t overhead;                 /* bytes beside that pool */
 } experts_layout;
+/* Sizes that cannot be cut (a row of a gigabyte, more than 2^31 pieces) give slot_bytes 0 and pools beyond any memory;
+ * experts_new() says which. */
 void experts_plan(const experts_config *config, experts_layout *layout);
 
+/* Takes the pool (MEM_EXPERTS) and the tables (MEM_OTHER); nothing is allocated, or read, until experts are wanted. */
 lamina_status experts_new(const experts_config *config, experts **out, lamina_error *err);
 void experts_free(experts *x); /* NULL is allowed */
 
@@ -65,14 +76,18 @@ void experts_want(experts *x, uint32_t layer, const uint32_t *ids, const uint32_
 lamina_status experts_next(experts *x, expert_piece *piece, bool *more, lamina_error *err);
 void experts_abort(experts *x);
 
-/* Experts that the given layer will probably want: read when nothing else is to be read, into slots worth little. */
+/* Experts that the given layer will probably want, the likeliest first: read when nothing that is wanted waits to be,
+ * into slots worth little, at most an eighth of the pool. It stands until that layer is wanted, or another hint. */
 void experts_hint(experts *x, uint32_t layer, const uint32_t *ids, uint32_t n);
 
 typedef struct experts_stats {
     uint64_t bytes_read;        /* whole blocks */
     uint64_t wanted, hits;      /* experts asked for, found whole */
     uint64_t missed_bytes;      /* of pieces that were asked for and not there, as stored */
-    uint64_t hinted, hint_hits; /* experts read ahead, and of those wanted before they were pushed out */
+    uint64_t hinted, hint_hits; /* experts of which pieces were read ahead, and of those the ones then wanted */
+    uint64_t ahead_bytes;       /* of bytes_read, those read ahead on a hint */
+    uint64_t wasted_bytes;      /* of those, of experts that were then not wanted */
+    uint64_t resident;          /* experts that are whole in memory now */
     double stall_seconds;
 } experts_stats;
 void experts_get_stats(const experts *x, experts_stats *stats);

@@ -64,7 +64,7 @@ static void model_remove(const model *m)
 }
 
 /* A model of up to `most_rows` rows a matrix in a new folder below `parent`. */
-static bool model_make(model *m, const char *parent, uint64_t most_rows)
+static inline bool model_make(model *m, const char *parent, uint64_t most_rows)
 {
     *m = (model){.n = 1 + draw(MODEL_MATRICES), .n_files = 1 + (uint32_t)draw(MODEL_FILES)};
     char folder[200];
@@ -94,7 +94,7 @@ static bool model_make(model *m, const char *parent, uint64_t most_rows)
 
 /* One pass: every row of the layers once and of the tail `tails` times, in order, with the right bytes. Stops at a
  * failure, which is returned. checked: false when rows or bytes are wrong. */
-static lamina_status model_pass(const model *m, stream *s, uint32_t tails, bool *checked, lamina_error *err)
+static inline lamina_status model_pass(const model *m, stream *s, uint32_t tails, bool *checked, lamina_error *err)
 {
     *checked = false;
     stream_begin(s, tails);
@@ -124,7 +124,7 @@ static lamina_status model_pass(const model *m, stream *s, uint32_t tails, bool 
     return status;
 }
 
-static stream_config model_config(const model *m, memory *mem)
+static inline stream_config model_config(const model *m, memory *mem)
 {
     return (stream_config){.m = mem,
                            .n_files = m->n_files,
