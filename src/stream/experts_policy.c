@@ -1,4 +1,4 @@
-/* The worth of an expert: its share of its layer's uses, where a use loses half of its weight each HALF_LIFE times that
+/* The worth of an expert: its share of its layer's uses, where a use loses half of its weight each half_life times that
  * the layer works. Shares, not counts, so that layers that have not worked yet in this pass compare with those that
  * have; a scan over all experts, which gives all of them the same, therefore pushes out what it brought itself: the
  * layer that will work again last. Chosen by measurement among LRU, LFU and others, see bench/LOG.md.
@@ -9,9 +9,7 @@
 
 #include <math.h>
 
-static const double half_life = 128; /* wants of a layer */
-static const double never = -1e300;
-static const double distance_worth = 0.25; /* log2: what a whole pass until the next use takes off */
+static const double half_life = 32, distance = 0.25, never = -1e300;
 
 uint64_t policy_bytes(uint32_t n_layers, uint32_t n_experts)
 {
@@ -21,7 +19,7 @@ uint64_t policy_bytes(uint32_t n_layers, uint32_t n_experts)
 lamina_status policy_new(memory *m, uint32_t n_layers, uint32_t n_experts, policy *out, lamina_error *err)
 {
     size_t n = (size_t)n_layers * n_experts;
-    *out = (policy){.m = m, .n_layers = n_layers, .n_experts = n_experts};
+    *out = (policy){.m = m, .n_layers = n_layers, .n_experts = n_experts, .half_life = half_life, .distance = distance};
     out->score = mem_array(m, MEM_OTHER, n, sizeof *out->score, err);
     if (!out->score) return LAMINA_E_MEMORY;
     out->layer = mem_array(m, MEM_OTHER, n_layers, sizeof *out->layer, err);
@@ -49,7 +47,7 @@ void policy_want(policy *p, uint32_t layer, const uint32_t *ids, const uint32_t 
     policy_layer *l = &p->layer[layer];
     double *score = p->score + (size_t)layer * p->n_experts;
     double all = 0;
-    l->clock += 1 / half_life;
+    l->clock += 1 / p->half_life;
     for (uint32_t i = 0; i < n; i++) {
         double u = uses ? uses[i] : 1;
         if (u < 1) continue;
@@ -61,8 +59,8 @@ void policy_want(policy *p, uint32_t layer, const uint32_t *ids, const uint32_t 
 
 double policy_worth(const policy *p, uint32_t layer, uint32_t expert, uint32_t now)
 {
-    uint32_t distance = layer > now ? layer - now : layer + p->n_layers - now; /* layers until it works again */
+    uint32_t layers = layer > now ? layer - now : layer + p->n_layers - now; /* layers until it works again */
     double score = p->score[(size_t)layer * p->n_experts + expert];
     if (score <= never) return never; /* read on a hint, and never wanted */
-    return score - p->layer[layer].total - distance_worth * distance / p->n_layers;
+    return score - p->layer[layer].total - p->distance * layers / p->n_layers;
 }

@@ -11,7 +11,9 @@ typedef struct policy_layer {
 typedef struct policy {
     memory *m;
     uint32_t n_layers, n_experts;
-    double *score; /* [n_layers * n_experts] log2 of the weighted uses of an expert */
+    double half_life; /* wants of a layer until a use counts half */
+    double distance;  /* log2: what a whole pass until the next use takes off */
+    double *score;    /* [n_layers * n_experts] log2 of the weighted uses of an expert */
     policy_layer *layer;
 } policy;
 
