@@ -81,8 +81,8 @@ uint64_t memory_count(const memory *m)
 
 const char *mem_tag_name(mem_tag tag)
 {
-    static const char *const names[MEM_TAGS] = {"model",       "tokenizer", "vectors", "kv",
-                                                "activations", "ring",      "pinned",  "experts", "other"};
+    static const char *const names[MEM_TAGS] = {"model", "tokenizer", "vectors", "kv",   "activations",
+                                                "ring",  "pinned",    "experts", "other"};
     return (unsigned)tag < MEM_TAGS ? names[tag] : "unknown";
 }
 
