@@ -16,7 +16,7 @@ typedef enum mem_tag {
     MEM_RING,
     MEM_PINNED,
     MEM_EXPERTS, /* the pool of routed experts */
-    MEM_OTHER, /* small things: handles, threads, queues */
+    MEM_OTHER,   /* small things: handles, threads, queues */
     MEM_TAGS
 } mem_tag;
 
