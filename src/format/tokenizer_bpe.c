@@ -87,13 +87,13 @@ static int32_t find_affixed(const tokenizer *t, const char *text, size_t length,
     const bpe_model *b = &t->bpe;
     char spelt[2 * TOKEN_MAX_AFFIX + 4];
     size_t n = 0;
-    if (!first) {
+    if (!first && b->continuing.bytes) {
         memcpy(spelt, b->continuing.data, b->continuing.bytes);
         n = b->continuing.bytes;
     }
     memcpy(spelt + n, text, length);
     n += length;
-    if (last) {
+    if (last && b->word_end.bytes) {
         memcpy(spelt + n, b->word_end.data, b->word_end.bytes);
         n += b->word_end.bytes;
     }

@@ -50,6 +50,19 @@ lamina_status array_grow(memory *m, void **array, size_t n, size_t *capacity, si
 
 /* ---- ids by text -------------------------------------------------------------------------------------------- */
 
+/* The last 1 to 7 bytes in two loads. */
+static inline uint64_t load_tail(const char *data, size_t bytes)
+{
+    if (bytes >= 4) {
+        uint32_t low, high;
+        memcpy(&low, data, 4);
+        memcpy(&high, data + bytes - 4, 4);
+        return (uint64_t)high << 32 | low;
+    }
+    return (uint64_t)(unsigned char)data[0] | (uint64_t)(unsigned char)data[bytes / 2] << 8 |
+           (uint64_t)(unsigned char)data[bytes - 1] << 16;
+}
+
 uint64_t hash_bytes(const char *data, size_t bytes)
 {
     const uint64_t k = UINT64_C(0x9e3779b97f4a7c15);
@@ -60,9 +73,7 @@ uint64_t hash_bytes(const char *data, size_t bytes)
         h ^= h >> 32;
     }
     if (bytes) {
-        w = 0;
-        memcpy(&w, data, bytes);
-        h = (h ^ w) * k;
+        h = (h ^ load_tail(data, bytes)) * k;
         h ^= h >> 32;
     }
     h *= UINT64_C(0xd6e8feb86659fd93);
@@ -125,10 +136,26 @@ static lamina_status vocabulary_seal(tokenizer *t, const char *name, lamina_erro
     v->piece_table = table_new(t->m, size, err);
     if (!v->piece_table) return no_memory(err);
     v->piece_mask = size - 1;
-    for (uint32_t id = 0; id < v->n_ids; id++) {
-        if (!(v->flags[id] & PIECE_LOOKUP)) continue;
-        uint64_t hash = hash_bytes(v->text + v->offset[id], v->offset[id + 1] - v->offset[id]);
-        if (!table_put(v->piece_table, v->piece_mask, hash, id)) return collides(name, err);
+    enum { AHEAD = 16 }; /* places are random: fetched while others are hashed */
+    struct {
+        uint64_t hash;
+        uint32_t id;
+    } waiting[AHEAD];
+    size_t begun = 0, done = 0;
+    for (uint32_t id = 0; id < v->n_ids || done < begun;) {
+        if (id < v->n_ids) {
+            uint32_t at = v->offset[id], bytes = v->offset[id + 1] - at;
+            if (v->flags[id] & PIECE_LOOKUP) {
+                waiting[begun % AHEAD].hash = hash_bytes(v->text + at, bytes);
+                waiting[begun % AHEAD].id = id;
+                __builtin_prefetch(&v->piece_table[(uint32_t)waiting[begun++ % AHEAD].hash & v->piece_mask], 1);
+            }
+            id++;
+            if (begun - done < AHEAD && id < v->n_ids) continue;
+        }
+        if (done == begun) continue;
+        uint64_t hash = waiting[done % AHEAD].hash;
+        if (!table_put(v->piece_table, v->piece_mask, hash, waiting[done++ % AHEAD].id)) return collides(name, err);
     }
     return LAMINA_OK;
 }
@@ -638,7 +665,7 @@ static lamina_status seal_added(tokenizer *t, lamina_error *err)
 lamina_status tokenizer_seal(tokenizer *t, const char *name, const uint64_t *pairs, lamina_error *err)
 {
     TRY(vocabulary_seal(t, name, err));
-    for (uint32_t id = 0; id < t->vocab.n_ids; id++) {
+    for (uint32_t id = 0; id < t->vocab.n_ids && t->kind == MODEL_WORDPIECE; id++) {
         uint32_t bytes = t->vocab.offset[id + 1] - t->vocab.offset[id];
         if (bytes > t->words.longest) t->words.longest = bytes;
     }
