@@ -264,13 +264,13 @@ INLINE v32 load32_q4_1(weight_row w, uint64_t g)
     return nibbles(p + 4, _mm512_fmadd_ps(scale_at(p), counting(), scale_at(p + 2)));
 }
 
-/* f8 at the place of the upper half of an f16 in each lane; e4m3 in the place of f16's bits, see spec.c. */
-INLINE __m512i f16_of_e4m3(__m512i h)
+/* e4m3 as f16 bits, of 2^-8 times the number: its bits are moved up beside the sign. A carry out of seven ones, which
+ * are NaN, fills the exponent. */
+INLINE __m512i f16_of_e4m3(__m256i q)
 {
-    __m512i nan = _mm512_set1_epi16(0x7f00);
-    __mmask32 not_a_number = _mm512_cmpeq_epi16_mask(_mm512_and_si512(h, nan), nan);
-    h = _mm512_and_si512(_mm512_srai_epi16(h, 1), _mm512_set1_epi16((short)0xbfff));
-    return _mm512_mask_mov_epi16(h, not_a_number, nan);
+    __m512i x = _mm512_cvtepi8_epi16(q), carry = _mm512_add_epi16(x, _mm512_set1_epi16(1));
+    x = _mm512_ternarylogic_epi32(x, carry, _mm512_set1_epi16(0x80), 0x78); /* x ^ (carry & 0x80) */
+    return _mm512_slli_epi16(x, 7);
 }
 
 INLINE v32 scaled_halves(__m512i h, v16 scale)
@@ -286,8 +286,7 @@ INLINE v16 scale_of(weight_row w, uint64_t g)
 
 INLINE v32 e4m3_lanes(__m256i q, v16 scale)
 {
-    __m512i h = _mm512_slli_epi16(_mm512_cvtepu8_epi16(q), 8);
-    return scaled_halves(f16_of_e4m3(h), _mm512_mul_ps(scale, _mm512_set1_ps(256.0f)));
+    return scaled_halves(f16_of_e4m3(q), _mm512_mul_ps(scale, _mm512_set1_ps(256.0f)));
 }
 
 INLINE v32 load32_f8_e4m3(weight_row w, uint64_t g)

@@ -316,12 +316,13 @@ INLINE v32 load32_q4_1(weight_row w, uint64_t g)
     return (v32){v16_fma(d, q.lo, m), v16_fma(d, q.hi, m)};
 }
 
-/* f8 at the place of the upper half of an f16 in each lane; e4m3 in the place of f16's bits, see spec.c. */
-INLINE uint16x8_t f16_of_e4m3(uint16x8_t h)
+/* e4m3 as f16 bits, of 2^-8 times the number: its bits are moved up beside the sign. A carry out of seven ones, which
+ * are NaN, fills the exponent. */
+INLINE uint16x8_t f16_of_e4m3(const uint8_t *p)
 {
-    uint16x8_t nan = vdupq_n_u16(0x7f00), not_a_number = vceqq_u16(vandq_u16(h, nan), nan);
-    h = vreinterpretq_u16_s16(vshrq_n_s16(vreinterpretq_s16_u16(h), 1));
-    return vorrq_u16(vandq_u16(h, vdupq_n_u16(0xbfff)), vandq_u16(not_a_number, nan));
+    uint16x8_t x = vreinterpretq_u16_s16(vmovl_s8(vreinterpret_s8_u8(vld1_u8(p)))),
+               carry = vaddq_u16(x, vdupq_n_u16(1));
+    return vshlq_n_u16(veorq_u16(x, vandq_u16(carry, vdupq_n_u16(0x80))), 7);
 }
 
 INLINE v16 scaled_halves(uint16x8_t x, uint16x8_t y, float scale)
@@ -343,8 +344,8 @@ INLINE v32 load32_f8_e4m3(weight_row w, uint64_t g)
 {
     const uint8_t *p = w.data + g * 32;
     float scale = scale_of(w, g) * 256.0f;
-    return (v32){scaled_halves(f16_of_e4m3(upper_bytes(p)), f16_of_e4m3(upper_bytes(p + 8)), scale),
-                 scaled_halves(f16_of_e4m3(upper_bytes(p + 16)), f16_of_e4m3(upper_bytes(p + 24)), scale)};
+    return (v32){scaled_halves(f16_of_e4m3(p), f16_of_e4m3(p + 8), scale),
+                 scaled_halves(f16_of_e4m3(p + 16), f16_of_e4m3(p + 24), scale)};
 }
 
 INLINE v32 load32_f8_e5m2(weight_row w, uint64_t g)

@@ -229,7 +229,7 @@ static void block(const block_args *a)
 /* T token rows by C chunks of columns, over all rows of the panel. A partial last chunk is its own call. */
 INLINE void axpy_block(const axpy_args *a, uint32_t t0, uint64_t c0, uint32_t width, const uint32_t T, const uint32_t C)
 {
-    v16 acc[AXPY_TOKENS][AXPY_CHUNKS];
+    v16 acc[AXPY_TOKENS][2 * AXPY_CHUNKS];
     const bool part = C == 1;
     UNROLL for (uint32_t t = 0; t < T; t++) UNROLL for (uint32_t c = 0; c < C; c++)
     {
@@ -238,7 +238,7 @@ INLINE void axpy_block(const axpy_args *a, uint32_t t0, uint64_t c0, uint32_t wi
     }
     const float *w = a->w + c0, *x = a->x + t0 * a->x_stride;
     for (uint64_t r = 0; r < a->rows; r++, w += a->width, x++) {
-        v16 row[AXPY_CHUNKS];
+        v16 row[2 * AXPY_CHUNKS];
         UNROLL for (uint32_t c = 0; c < C; c++) row[c] = v16_load(w + c * LANES);
         UNROLL for (uint32_t t = 0; t < T; t++)
         {
@@ -256,10 +256,12 @@ INLINE void axpy_block(const axpy_args *a, uint32_t t0, uint64_t c0, uint32_t wi
     }
 }
 
+/* Fewer token rows take more columns at once, for as many sums in flight. */
 INLINE void axpy_rows(const axpy_args *a, uint32_t t, const uint32_t T)
 {
+    const uint32_t C = T <= AXPY_TOKENS / 2 ? 2 * AXPY_CHUNKS : AXPY_CHUNKS;
     uint64_t c = 0;
-    for (; c + AXPY_CHUNKS * LANES <= a->cols; c += AXPY_CHUNKS * LANES) axpy_block(a, t, c, LANES, T, AXPY_CHUNKS);
+    for (; c + C * LANES <= a->cols; c += C * LANES) axpy_block(a, t, c, LANES, T, C);
     for (; c < a->cols; c += LANES) axpy_block(a, t, c, a->cols - c < LANES ? (uint32_t)(a->cols - c) : LANES, T, 1);
 }
 
@@ -267,7 +269,23 @@ static void axpy(const axpy_args *a)
 {
     uint32_t t = 0;
     for (; t + AXPY_TOKENS <= a->n; t += AXPY_TOKENS) axpy_rows(a, t, AXPY_TOKENS);
-    for (; t < a->n; t++) axpy_rows(a, t, 1);
+    switch (a->n - t) {
+    case 1:
+        axpy_rows(a, t, 1);
+        break;
+    case 2:
+        axpy_rows(a, t, 2);
+        break;
+    case 3:
+        axpy_rows(a, t, AXPY_TOKENS < 3 ? AXPY_TOKENS : 3);
+        break;
+    case 4:
+        axpy_rows(a, t, AXPY_TOKENS < 4 ? AXPY_TOKENS : 4);
+        break;
+    case 5:
+        axpy_rows(a, t, AXPY_TOKENS < 5 ? AXPY_TOKENS : 5);
+        break;
+    }
 }
 
 /* ---- one element at a time ---------------------------------------------------------------------------------------- */

@@ -201,18 +201,26 @@ void cpu_apply(backend *b, const matrix_rows *w, const void *packed, uint32_t n,
 
 /* ---- by columns ---------------------------------------------------------------------------------------------------- */
 
-enum { COLUMNS = 512 /* of a strip, a multiple of GROUP */, COLUMN_ROWS = 32 /* widened at once */ };
+/* Columns of a strip, a multiple of GROUP, and rows that are widened at once: for few token rows so few that they stay
+ * in the nearest cache beside the sums, for more token rows more, for the sums to be fetched less often. */
+enum { COLUMNS = 256, FEW_COLUMN_ROWS = 16, COLUMN_ROWS = 32 };
 
 typedef struct columns_job {
     const cpu *c;
     const matrix_rows *w;
-    uint64_t row_bytes, per_task; /* columns */
+    uint64_t row_bytes, per_task /* columns */, step /* rows */;
     const float *x;
     uint64_t x_stride;
     uint32_t n;
     float *y;
     uint64_t stride;
 } columns_job;
+
+/* Asks for memory before it is needed: pieces of rows are too short for the processor to see where they lead. */
+static void fetch(const uint8_t *p, uint64_t bytes)
+{
+    for (uint64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
+}
 
 /* A strip of columns, over all rows; its sums rest in y between blocks of rows. */
 static void columns_task(void *arg, uint32_t task, uint32_t thread)
@@ -221,18 +229,21 @@ static void columns_task(void *arg, uint32_t task, uint32_t thread)
     const matrix_rows *w = j->w;
     const kernels *k = &j->c->kernels;
     uint64_t c0 = task * j->per_task, cols = w->cols - c0 < j->per_task ? w->cols - c0 : j->per_task;
+    uint64_t at = dtype_row_bytes(w->type, c0), bytes = dtype_row_bytes(w->type, cols);
     float *panel = cpu_scratch(j->c, thread);
     axpy_args a = {.w = panel,
-                   .width = round_up(cols, LANES),
+                   .width = round_up(cols, LANES) +
+                            LANES, /* rows apart by a power of two would share their places in a cache */
                    .cols = cols,
                    .x_stride = j->x_stride,
                    .n = j->n,
                    .y = j->y + c0,
                    .stride = j->stride};
     for (uint64_t r = 0; r < w->n_rows; r += a.rows) {
-        a.rows = w->n_rows - r < COLUMN_ROWS ? w->n_rows - r : COLUMN_ROWS;
+        a.rows = w->n_rows - r < j->step ? w->n_rows - r : j->step;
         for (uint64_t i = 0; i < a.rows; i++) {
             weight_row row = weight_row_at(w, j->row_bytes, r + i);
+            if (r + i + j->step < w->n_rows) fetch(row.data + j->step * j->row_bytes + at, bytes);
             k->weight[w->type].panel(&row, c0, cols, panel + i * a.width, LANES);
         }
         a.x = j->x + r;
@@ -248,6 +259,7 @@ void cpu_apply_columns(backend *b, const matrix_rows *w, const float *x, uint64_
     columns_job j = {.c = c,
                      .w = w,
                      .row_bytes = dtype_row_bytes(w->type, w->cols),
+                     .step = n <= c->kernels.tile_tokens ? FEW_COLUMN_ROWS : COLUMN_ROWS,
                      .x = x,
                      .x_stride = x_stride,
                      .n = n,
