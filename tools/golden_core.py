@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 OUT = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data" / "golden"
 PROMPT, STEPS = 27, 5
@@ -71,9 +71,13 @@ def random_weights(shapes, seed, tied, row=Row({})):
     return weights
 
 
+def class_of(config):
+    return AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+
+
 def shapes_of(config):
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = class_of(config).from_config(config)
     shapes = {name: tuple(p.shape) for name, p in model.state_dict().items()}
     if config.tie_word_embeddings:
         shapes.pop("lm_head.weight", None)
@@ -168,7 +172,7 @@ def reference_config(row):
 
 
 def load(folder, row, config):
-    model, report = AutoModelForCausalLM.from_pretrained(
+    model, report = class_of(config).from_pretrained(
         folder, config=config, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager",
         output_loading_info=True)
     missing = set(report["missing_keys"]) - ({"lm_head.weight"} if config.tie_word_embeddings else set())

@@ -141,13 +141,16 @@ SIGLIP = dict(model_type="siglip_vision_model", hidden_size=18, intermediate_siz
               num_hidden_layers=1, image_size=28, patch_size=14, vision_use_head=False)
 
 
-def old_multimodal_names(shapes):
+def old_multimodal_names(tower="vision_tower."):
     """google/gemma-3-4b-it and its like, as published."""
     def name(n):
-        n = n.replace("model.language_model.", "language_model.model.").replace("lm_head", "language_model.lm_head")
-        return n.replace("model.vision_tower.", "vision_tower.vision_model.") if "vision_tower" in n else \
-            n.replace("model.multi_modal_projector.", "multi_modal_projector.")
-    return {name(n): shape for n, shape in shapes.items()}
+        for new_name, old_name in (("model.language_model.", "language_model.model."),
+                                   ("lm_head", "language_model.lm_head"), ("model.vision_tower.", tower),
+                                   ("model.multi_modal_projector.", "multi_modal_projector.")):
+            if n.startswith(new_name):
+                return n.replace(new_name, old_name, 1)
+        return n
+    return lambda shapes: {name(n): shape for n, shape in shapes.items()}
 
 
 def gemma3_inside(text, **more):
@@ -216,7 +219,7 @@ OTHERS = {
         dict(model_type="gemma3_text", head_dim=16, hidden_size=48, intermediate_size=58, num_attention_heads=4,
              num_hidden_layers=3, num_key_value_heads=2, query_pre_attn_scalar=16, sliding_window=7, vocab_size=95,
              sliding_window_pattern=2, rope_scaling=dict(factor=8.0, rope_type="linear")), torch_dtype="bfloat16",
-        initializer_range=0.02), hub=old_multimodal_names, norm=0.0),
+        initializer_range=0.02), hub=old_multimodal_names("vision_tower.vision_model."), norm=0.0),
     "gemma3-inside-new": Row(gemma3_inside(
         dict(model_type="gemma3_text", head_dim=14, hidden_size=44, intermediate_size=50, num_attention_heads=4,
              num_hidden_layers=3, num_key_value_heads=1, query_pre_attn_scalar=14, sliding_window=6, vocab_size=97,
@@ -224,6 +227,26 @@ OTHERS = {
                  "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
                  "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}}),
         dtype="bfloat16", tie_word_embeddings=True), norm=0.0),
+    "mistral3-inside": Row(dict(
+        model_type="mistral3", architectures=["Mistral3ForConditionalGeneration"], torch_dtype="bfloat16",
+        tie_word_embeddings=False, image_token_index=10, multimodal_projector_bias=False, projector_hidden_act="gelu",
+        spatial_merge_size=2, vision_feature_layer=-1,
+        text_config=but(MISTRAL, "architectures", "tie_word_embeddings", "bos_token_id", "eos_token_id")
+        | sizes(44, 5, 1, 40, 83, 2, head_dim=12, sliding_window=None, rope_theta=1e6),
+        vision_config=dict(model_type="pixtral", hidden_size=16, intermediate_size=26, num_attention_heads=2,
+                           num_hidden_layers=1, head_dim=8, image_size=28, patch_size=14, rope_theta=10000.0)),
+        hub=old_multimodal_names()),
+    "qwen2.5-vl-inside": Row(QWEN2 | dict(
+        model_type="qwen2_5_vl", architectures=["Qwen2_5_VLForConditionalGeneration"], torch_dtype="bfloat16",
+        image_token_id=70, video_token_id=71, vision_start_token_id=72, vision_end_token_id=73, vision_token_id=74,
+        use_sliding_window=False, sliding_window=32768, max_window_layers=2, rope_theta=1e6,
+        rope_scaling=dict(type="mrope", mrope_section=[2, 1, 2]),
+        vision_config=dict(depth=1, hidden_size=16, intermediate_size=22, num_heads=2, out_hidden_size=40, patch_size=4,
+                           hidden_act="silu", in_chans=3, spatial_merge_size=2, temporal_patch_size=2,
+                           tokens_per_second=2, window_size=16, fullatt_block_indexes=[0]))
+        | sizes(40, 4, 2, 44, 79, 2),
+        hub=lambda shapes: {n.replace("model.visual.", "visual.").replace("model.language_model.", "model."): shape
+                            for n, shape in shapes.items()}),
     "phi2": Row(family("phi", "PhiForCausalLM", PHI) | NEUTRAL
                 | sizes(60, 3, 3, 48, 75, 2, partial_rotary_factor=0.4, qk_layernorm=False) | old()),
     "phi2-qknorm": Row(family("phi", "PhiForCausalLM", PHI)
