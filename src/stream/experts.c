@@ -16,61 +16,67 @@ enum {
 
 /* ---- sizes ----------------------------------------------------------------------------------------------------------- */
 
-static uint64_t times(uint64_t a, uint64_t b)
-{
-    return a && b > UINT64_MAX / 4 / a ? UINT64_MAX / 4 : a * b;
-}
-
 static uint64_t min64(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
 }
 
-static bool cut_all(const experts_config *c, expert_cuts *cuts, uint32_t *bad)
-{
-    expert_matrix sizes[EXPERTS_MOST_MATRICES];
-    *bad = 0;
-    if (c->n_matrices > EXPERTS_MOST_MATRICES || c->n_layers == 0 || c->n_experts == 0) return false;
-    for (uint32_t i = 0; i < c->n_matrices; i++) sizes[i] = c->locate(c->user, 0, 0, i);
-    return experts_cut(sizes, c->n_matrices, c->piece_bytes, cuts, bad);
-}
-
 /* Bytes of tables. */
-static uint64_t tables(const experts_config *c, const expert_cuts *cuts, uint64_t n_slots)
+static uint64_t tables(const experts_config *c, const expert_kinds *kinds, uint64_t n_slots)
 {
     uint64_t all = (uint64_t)c->n_layers * c->n_experts;
-    return all * (sizeof(expert_state) + cuts->n_pieces * sizeof(uint32_t)) + min64(all, n_slots) * sizeof(uint32_t) +
-           n_slots * sizeof(expert_slot) + EXPERTS_DEPTH * sizeof(expert_flight) +
-           policy_bytes(c->n_layers, c->n_experts) + 3 * (uint64_t)c->n_experts * sizeof(uint32_t) + sizeof(experts);
+    return all * (sizeof(expert_state) + kinds->most_pieces * sizeof(uint32_t)) +
+           min64(all, n_slots) * sizeof(uint32_t) + n_slots * sizeof(expert_slot) +
+           EXPERTS_DEPTH * sizeof(expert_flight) + policy_bytes(c->n_layers, c->n_experts) + c->n_layers +
+           3 * (uint64_t)c->n_experts * sizeof(uint32_t) + sizeof(experts);
 }
 
-static void as_read(const experts_config *c, const expert_cuts *cuts, experts_layout *l)
+/* An expert as it is read and as it is stored, on average over the layers, by the first of each. */
+static void as_read(const experts_config *c, const expert_kinds *kinds, const uint8_t *kind_of, experts_layout *l)
 {
-    for (uint32_t p = 0; p < cuts->n_pieces; p++) {
-        expert_matrix m = c->locate(c->user, 0, 0, experts_matrix_of(cuts, p));
-        expert_extent e;
-        experts_extent(cuts, &m, p, &e);
-        l->expert_bytes += (uint64_t)e.bytes + e.side_bytes;
-        l->stored_bytes += e.stored;
+    for (uint32_t layer = 0; layer < c->n_layers; layer++) {
+        const expert_cuts *cuts = &kinds->of[kind_of[layer]];
+        for (uint32_t p = 0; p < cuts->n_pieces; p++) {
+            expert_matrix m = c->locate(c->user, layer, 0, experts_matrix_of(cuts, p));
+            expert_extent e;
+            experts_extent(cuts, &m, p, &e);
+            l->expert_bytes += (uint64_t)e.bytes + e.side_bytes;
+            l->stored_bytes += e.stored;
+        }
     }
+    l->expert_bytes /= c->n_layers;
+    l->stored_bytes /= c->n_layers;
+}
+
+static void plan(const experts_config *c, const expert_kinds *kinds, const uint8_t *kind_of, experts_layout *l)
+{
+    uint64_t pieces = 0;
+    for (uint32_t i = 0; i < kinds->n; i++)
+        pieces += (uint64_t)kinds->of[i].n_layers * c->n_experts * kinds->of[i].n_pieces;
+    l->slot_bytes = kinds->slot_bytes;
+    l->least_pool = 2 * kinds->slot_bytes;
+    l->whole_pool = (pieces < 2 ? 2 : pieces) * kinds->slot_bytes; /* below 2^31 of at most 2^31 */
+    uint64_t slots = min64(c->pool_bytes, l->whole_pool) / kinds->slot_bytes;
+    l->pool_bytes = slots * kinds->slot_bytes;
+    l->overhead = tables(c, kinds, slots) + QUEUES;
+    as_read(c, kinds, kind_of, l);
+}
+
+static lamina_status lay_out(const experts_config *c, experts_layout *l, lamina_error *err)
+{
+    expert_kinds kinds;
+    uint8_t kind_of[EXPERTS_MOST_LAYERS];
+    *l = (experts_layout){0};
+    if (c->n_layers > EXPERTS_MOST_LAYERS)
+        return error_set(err, LAMINA_E_FORMAT, "experts: %u layers (at most %d)", c->n_layers, EXPERTS_MOST_LAYERS);
+    TRY(experts_cut(c, &kinds, kind_of, err));
+    plan(c, &kinds, kind_of, l);
+    return LAMINA_OK;
 }
 
 void experts_plan(const experts_config *c, experts_layout *l)
 {
-    expert_cuts cuts;
-    uint32_t bad;
-    *l = (experts_layout){.least_pool = UINT64_MAX / 4, .whole_pool = UINT64_MAX / 4};
-    if (!cut_all(c, &cuts, &bad)) return;
-    uint64_t pieces = times((uint64_t)c->n_layers * c->n_experts, cuts.n_pieces);
-    if (pieces > INT32_MAX) return;
-    l->slot_bytes = cuts.slot_bytes;
-    l->expert_slots = cuts.n_pieces;
-    l->least_pool = 2 * cuts.slot_bytes;
-    l->whole_pool = times(pieces < 2 ? 2 : pieces, cuts.slot_bytes);
-    uint64_t slots = min64(c->pool_bytes, l->whole_pool) / cuts.slot_bytes;
-    l->pool_bytes = slots * cuts.slot_bytes;
-    l->overhead = tables(c, &cuts, slots) + QUEUES;
-    as_read(c, &cuts, l);
+    (void)lay_out(c, l, NULL);
 }
 
 /* ---- a life ---------------------------------------------------------------------------------------------------------- */
@@ -90,7 +96,7 @@ static lamina_status check_part(const experts_config *c, uint32_t file, uint64_t
 static lamina_status check_matrix(const experts *x, uint32_t at, uint32_t matrix, lamina_error *err)
 {
     const experts_config *c = &x->config;
-    const expert_cut *first = &x->cuts.cut[matrix];
+    const expert_cut *first = &cuts_of(x, at)->cut[matrix];
     expert_matrix m = pool_locate(x, at, matrix);
     uint32_t layer = at / c->n_experts, expert = at % c->n_experts;
     if (c->layer_numbers) layer = c->layer_numbers[layer];
@@ -98,31 +104,18 @@ static lamina_status check_matrix(const experts *x, uint32_t at, uint32_t matrix
         (m.side_row_bytes && m.side_rows != first->side_rows))
         return error_set(
             err, LAMINA_E_FORMAT,
-            "layer %u, expert %u: matrix %u has %llu rows of %llu bytes, that of the first expert has %llu "
-            "of %llu",
-            layer, expert, matrix, (unsigned long long)m.rows, (unsigned long long)m.row_bytes,
+            "layer %u, expert %u: matrix %u has %llu rows of %llu bytes, that of expert 0 has %llu of %llu", layer,
+            expert, matrix, (unsigned long long)m.rows, (unsigned long long)m.row_bytes,
             (unsigned long long)first->rows, (unsigned long long)first->row_bytes);
     TRY(check_part(c, m.file, m.offset, m.rows * m.row_bytes, layer, expert, err)); /* the product: as it was cut */
     if (m.side_row_bytes == 0) return LAMINA_OK;
-    uint64_t groups = (m.rows + m.side_rows - 1) / m.side_rows;
+    uint64_t groups = m.rows / m.side_rows + (m.rows % m.side_rows != 0);
     return check_part(c, m.side_file, m.side_offset, groups * m.side_row_bytes, layer, expert, err);
 }
 
 static lamina_status check(experts *x, lamina_error *err)
 {
     const experts_config *c = &x->config;
-    uint32_t bad;
-    if (c->n_matrices == 0 || c->n_matrices > EXPERTS_MOST_MATRICES || c->n_layers == 0 || c->n_experts == 0)
-        return error_set(err, LAMINA_E_USAGE, "experts: %u layers of %u experts of %u matrices (at most %d)",
-                         c->n_layers, c->n_experts, c->n_matrices, EXPERTS_MOST_MATRICES);
-    if (!cut_all(c, &x->cuts, &bad)) {
-        expert_matrix m = c->locate(c->user, 0, 0, bad);
-        return error_set(err, LAMINA_E_FORMAT, "experts: matrix %u of %llu rows of %llu bytes cannot be read in pieces",
-                         bad, (unsigned long long)m.rows, (unsigned long long)m.row_bytes);
-    }
-    if (x->layout.slot_bytes == 0)
-        return error_set(err, LAMINA_E_FORMAT, "experts: %u layers of %u experts of %u pieces are too many",
-                         c->n_layers, c->n_experts, x->cuts.n_pieces);
     if (c->pool_bytes < x->layout.least_pool)
         return error_set(err, LAMINA_E_USAGE, "a pool of %llu bytes for experts: expected at least two pieces, %llu",
                          (unsigned long long)c->pool_bytes, (unsigned long long)x->layout.least_pool);
@@ -139,7 +132,7 @@ static void *table(const experts *x, uint64_t n, size_t size, lamina_error *err)
 
 static lamina_status take_tables(experts *x, lamina_error *err)
 {
-    uint64_t pieces = (uint64_t)x->n_experts * x->cuts.n_pieces;
+    uint64_t pieces = (uint64_t)x->n_experts * x->kinds.most_pieces;
     if (!(x->slots = table(x, x->n_slots, sizeof *x->slots, err))) return LAMINA_E_MEMORY;
     if (!(x->where = table(x, pieces, sizeof *x->where, err))) return LAMINA_E_MEMORY;
     if (!(x->state = table(x, x->n_experts, sizeof *x->state, err))) return LAMINA_E_MEMORY;
@@ -155,7 +148,7 @@ static lamina_status take_tables(experts *x, lamina_error *err)
 
 static void fill_tables(experts *x)
 {
-    memset(x->where, 0xFF, (size_t)x->n_experts * x->cuts.n_pieces * sizeof *x->where); /* NONE */
+    memset(x->where, 0xFF, (size_t)x->n_experts * x->kinds.most_pieces * sizeof *x->where); /* NONE */
     for (uint32_t i = 0; i < x->n_experts; i++) x->state[i].order = NONE;
     x->free_slot = x->victim = x->held = NONE;
     for (uint32_t i = x->n_slots; i-- > 0;) {
@@ -173,7 +166,9 @@ static void fill_tables(experts *x)
 static lamina_status build(experts *x, lamina_error *err)
 {
     const experts_config *c = &x->config;
-    experts_plan(c, &x->layout);
+    TRY(lay_out(c, &x->layout, err));
+    if (!(x->kind_of = table(x, c->n_layers, sizeof *x->kind_of, err))) return LAMINA_E_MEMORY;
+    TRY(experts_cut(c, &x->kinds, x->kind_of, err));
     TRY(check(x, err));
     x->n_experts = c->n_layers * c->n_experts;
     x->n_slots = (uint32_t)(x->layout.pool_bytes / x->layout.slot_bytes);
@@ -220,6 +215,7 @@ void experts_free(experts *x)
     mem_free(m, x->state);
     mem_free(m, x->where);
     mem_free(m, x->slots);
+    mem_free(m, x->kind_of);
     mem_free(m, x);
 }
 
@@ -237,7 +233,7 @@ static void end_hint(experts *x, bool wanted)
         s->hinted = false;
         bool hit = wanted && s->order != NONE;
         if (hit) x->stats.hint_hits++;
-        for (uint32_t p = 0; p < x->cuts.n_pieces; p++) {
+        for (uint32_t p = 0; p < cuts_of(x, at)->n_pieces; p++) {
             uint32_t slot = x->where[piece_number(x, at, p)];
             if (slot == NONE) continue;
             if (!hit) pool_count_waste(x, slot);
@@ -261,12 +257,13 @@ static void end_want(experts *x)
 static int class_of(const experts *x, uint32_t at)
 {
     const expert_state *s = &x->state[at];
-    return s->here == x->cuts.n_pieces ? 0 : s->slots == x->cuts.n_pieces ? 1 : 2;
+    uint32_t all = cuts_of(x, at)->n_pieces;
+    return s->here == all ? 0 : s->slots == all ? 1 : 2;
 }
 
 static void count_missing(experts *x, uint32_t at)
 {
-    for (uint32_t p = 0; p < x->cuts.n_pieces; p++) {
+    for (uint32_t p = 0; p < cuts_of(x, at)->n_pieces; p++) {
         if (x->where[piece_number(x, at, p)] != NONE) continue;
         expert_extent e;
         pool_extent(x, at, p, &e);
@@ -369,9 +366,10 @@ static lamina_status wait_for(experts *x, lamina_error *err)
 static void deliver(experts *x, uint32_t slot, expert_piece *out)
 {
     expert_wants *w = &x->want;
+    uint32_t expert = wanted_expert(x, w->at);
     expert_extent e;
-    pool_extent(x, wanted_expert(x, w->at), w->piece, &e);
-    const unsigned char *data = x->pool + slot * x->cuts.slot_bytes;
+    pool_extent(x, expert, w->piece, &e);
+    const unsigned char *data = x->pool + slot * x->kinds.slot_bytes;
     *out = (expert_piece){.item = w->order[w->at],
                           .matrix = e.matrix,
                           .row0 = e.row0,
@@ -381,7 +379,7 @@ static void deliver(experts *x, uint32_t slot, expert_piece *out)
     x->held = slot;
     w->ahead -= x->slots[slot].fresh;
     x->slots[slot].fresh = false;
-    if (++w->piece < x->cuts.n_pieces) return;
+    if (++w->piece < cuts_of(x, expert)->n_pieces) return;
     w->piece = 0;
     w->at++;
 }
@@ -419,7 +417,7 @@ void experts_abort(experts *x)
 void experts_get_stats(const experts *x, experts_stats *stats)
 {
     *stats = x->stats;
-    for (uint32_t i = 0; i < x->n_kept; i++) stats->resident += x->state[x->kept[i]].here == x->cuts.n_pieces;
+    for (uint32_t i = 0; i < x->n_kept; i++) stats->resident += class_of(x, x->kept[i]) == 0;
 }
 
 void experts_reset_stats(experts *x)

@@ -17,7 +17,8 @@ typedef struct expert_matrix { /* as it lies in the files */
     uint32_t side_rows;                   /* rows that share a row of scales: 1 (MXFP4) or 128 (fp8) */
 } expert_matrix;
 
-/* Where matrix `matrix` of an expert lies; every expert of every layer has the same sizes. */
+/* Where matrix `matrix` of an expert lies; all experts of a layer have the same sizes (layers may differ: files of mixed
+ * quantisation). */
 typedef expert_matrix (*expert_locate)(const void *user, uint32_t layer, uint32_t expert, uint32_t matrix);
 
 typedef struct experts_config {
@@ -39,21 +40,19 @@ typedef struct experts_config {
 
 typedef struct experts experts;
 
-enum { EXPERTS_MOST_MATRICES = 8 };
+enum { EXPERTS_MOST_MATRICES = 8, EXPERTS_MOST_LAYERS = 16384 };
 
 /* A pure function of sizes, also used to plan: slots of what size, how many experts a pool holds, what it takes beside
  * the pool (tables, request queues). Reads of the configuration: n_layers, n_experts, n_matrices, locate, user,
  * piece_bytes, pool_bytes. */
 typedef struct experts_layout {
-    uint64_t slot_bytes, expert_bytes; /* of a slot; of an expert as read, whole blocks */
-    uint64_t stored_bytes;             /* of an expert as stored */
-    uint64_t expert_slots;             /* slots that an expert takes */
-    uint64_t pool_bytes;               /* of pool_bytes, what would be taken: whole slots, at most whole_pool */
-    uint64_t least_pool, whole_pool;   /* two slots; all experts of all layers */
-    uint64_t overhead;                 /* bytes beside that pool */
+    uint64_t slot_bytes;
+    uint64_t expert_bytes, stored_bytes; /* of an expert as read, whole blocks, and as stored; the average of layers */
+    uint64_t pool_bytes;                 /* of pool_bytes, what would be taken: whole slots, at most whole_pool */
+    uint64_t least_pool, whole_pool;     /* two slots; all experts of all layers */
+    uint64_t overhead;                   /* bytes beside that pool */
 } experts_layout;
-/* Sizes that cannot be cut (a row of a gigabyte, more than 2^31 pieces) give slot_bytes 0 and pools beyond any memory;
- * experts_new() says which. */
+/* Sizes that cannot be cut (a row of a gigabyte, 2^31 pieces) give all zeros; experts_new() says which. */
 void experts_plan(const experts_config *config, experts_layout *layout);
 
 /* Takes the pool (MEM_EXPERTS) and the tables (MEM_OTHER); nothing is allocated, or read, until experts are wanted. */

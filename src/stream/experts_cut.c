@@ -52,77 +52,126 @@ static uint64_t fewest(const expert_cut *c, uint64_t slot)
     return low;
 }
 
-static bool take_sizes(const expert_matrix *sizes, uint32_t n, expert_cuts *out, uint32_t *bad)
+/* false: *m cannot be cut. */
+static bool take_size(const expert_matrix *m, expert_cut *c)
 {
-    for (*bad = 0; *bad < n; ++*bad) {
-        const expert_matrix *m = &sizes[*bad];
-        expert_cut *c = &out->cut[*bad];
-        bool sides = m->side_row_bytes > 0;
-        *c = (expert_cut){.rows = m->rows,
-                          .row_bytes = m->row_bytes,
-                          .side_row_bytes = m->side_row_bytes,
-                          .side_rows = sides ? m->side_rows : 1};
-        if (c->rows == 0 || c->row_bytes == 0 || c->side_rows == 0) return false;
-        if (c->rows > most_size / c->row_bytes || c->side_row_bytes > most_group) return false;
-        if (c->side_rows > most_group / c->row_bytes) return false;
-        out->sides = out->sides || sides;
-    }
-    return true;
+    bool sides = m->side_row_bytes > 0;
+    *c = (expert_cut){.rows = m->rows,
+                      .row_bytes = m->row_bytes,
+                      .side_row_bytes = m->side_row_bytes,
+                      .side_rows = sides ? m->side_rows : 1};
+    if (c->rows == 0 || c->row_bytes == 0 || c->side_rows == 0) return false;
+    if (c->rows > most_size / c->row_bytes || c->side_row_bytes > most_group) return false;
+    return c->side_rows <= most_group / c->row_bytes;
 }
 
-/* Pieces of an expert in slots of this size; 0: some row does not fit. */
-static uint64_t count(const expert_cuts *c, uint64_t slot)
+static bool same(const expert_cut *a, const expert_cut *b)
+{
+    return a->rows == b->rows && a->row_bytes == b->row_bytes && a->side_row_bytes == b->side_row_bytes &&
+           a->side_rows == b->side_rows;
+}
+
+/* The kind of a layer's experts, by its first; a new one where none is like it. */
+static lamina_status find_kind(const experts_config *c, uint32_t layer, expert_kinds *out, uint32_t *kind,
+                               lamina_error *err)
+{
+    expert_cuts now = {.n_matrices = c->n_matrices};
+    for (uint32_t i = 0; i < c->n_matrices; i++) {
+        expert_matrix m = c->locate(c->user, layer, 0, i);
+        if (!take_size(&m, &now.cut[i]))
+            return error_set(err, LAMINA_E_FORMAT,
+                             "experts: matrix %u of %llu rows of %llu bytes cannot be read in pieces", i,
+                             (unsigned long long)m.rows, (unsigned long long)m.row_bytes);
+        out->sides = out->sides || m.side_row_bytes;
+    }
+    for (*kind = 0; *kind < out->n; ++*kind) {
+        uint32_t alike = 0;
+        for (uint32_t i = 0; i < c->n_matrices; i++) alike += same(&now.cut[i], &out->of[*kind].cut[i]);
+        if (alike == c->n_matrices) return LAMINA_OK;
+    }
+    if (out->n == EXPERTS_MOST_KINDS)
+        return error_set(err, LAMINA_E_FORMAT, "experts: layers of more than %d different sizes", EXPERTS_MOST_KINDS);
+    out->of[out->n++] = now;
+    return LAMINA_OK;
+}
+
+/* What it costs to keep an expert of each layer in slots of this size; UINT64_MAX: some row does not fit. */
+static uint64_t cost(const expert_kinds *k, uint64_t slot)
 {
     uint64_t pieces = 0;
-    for (uint32_t i = 0; i < c->n_matrices; i++) {
-        uint64_t n = fewest(&c->cut[i], slot);
-        if (n == 0) return 0;
-        pieces += n;
+    for (uint32_t i = 0; i < k->n; i++) {
+        for (uint32_t j = 0; j < k->of[i].n_matrices; j++) {
+            uint64_t n = fewest(&k->of[i].cut[j], slot);
+            if (n == 0) return UINT64_MAX;
+            pieces += n * k->of[i].n_layers;
+        }
     }
-    return pieces;
+    return pieces > UINT64_MAX / (slot + PIECE_COST) ? UINT64_MAX : pieces * (slot + PIECE_COST);
 }
 
-static uint64_t best_slot(const expert_cuts *c, uint64_t most)
+static uint64_t best_slot(const expert_kinds *k, uint64_t most)
 {
-    uint64_t best = 0, least_cost = UINT64_MAX;
-    for (uint32_t i = 0; i < c->n_matrices; i++) {
-        const expert_cut *m = &c->cut[i];
-        uint64_t from = fewest(m, most), groups = ceil_div(m->rows, m->side_rows);
-        for (uint64_t n = from; n <= groups && n < from + TRIES; n++) {
-            uint64_t slot = span(m, rows_of(m, n)), pieces = count(c, slot);
-            if (pieces == 0) break;
-            uint64_t cost = pieces * (slot + PIECE_COST);
-            if (cost >= least_cost) continue;
-            least_cost = cost;
-            best = slot;
+    uint64_t best = most, least = UINT64_MAX;
+    for (uint32_t i = 0; i < k->n; i++) {
+        for (uint32_t j = 0; j < k->of[i].n_matrices; j++) {
+            const expert_cut *m = &k->of[i].cut[j];
+            uint64_t from = fewest(m, most), groups = ceil_div(m->rows, m->side_rows);
+            for (uint64_t n = from; n <= groups && n < from + TRIES; n++) {
+                uint64_t slot = span(m, rows_of(m, n)), now = cost(k, slot);
+                if (now >= least) continue;
+                least = now;
+                best = slot;
+            }
         }
     }
     return best;
 }
 
-bool experts_cut(const expert_matrix *sizes, uint32_t n, uint64_t most, expert_cuts *out, uint32_t *bad)
+/* false: more pieces than can be numbered. */
+static bool number(expert_cuts *c, uint64_t slot)
 {
-    *out = (expert_cuts){.n_matrices = n};
-    *bad = 0;
-    if (n == 0 || n > EXPERTS_MOST_MATRICES || !take_sizes(sizes, n, out, bad)) return false;
-    most = min64(most ? most : LARGEST, most_group);
-    for (uint32_t i = 0; i < n; i++) { /* a slot holds at least the rows that share scales */
-        const expert_cut *c = &out->cut[i];
-        uint64_t least = span(c, rows_of(c, c->rows));
-        if (most < least) most = least;
-    }
-    out->slot_bytes = best_slot(out, most);
-    for (uint32_t i = 0; i < n; i++) {
-        expert_cut *c = &out->cut[i];
-        c->piece_rows = rows_of(c, fewest(c, out->slot_bytes));
-        uint64_t pieces = ceil_div(c->rows, c->piece_rows);
-        *bad = i;
-        if (pieces > INT32_MAX - out->n_pieces) return false;
-        c->piece0 = out->n_pieces;
-        c->n_pieces = (uint32_t)pieces;
-        out->n_pieces += c->n_pieces;
+    for (uint32_t i = 0; i < c->n_matrices; i++) {
+        expert_cut *m = &c->cut[i];
+        m->piece_rows = rows_of(m, fewest(m, slot));
+        uint64_t pieces = ceil_div(m->rows, m->piece_rows);
+        if (pieces > INT32_MAX - c->n_pieces) return false;
+        m->piece0 = c->n_pieces;
+        m->n_pieces = (uint32_t)pieces;
+        c->n_pieces += m->n_pieces;
     }
     return true;
+}
+
+lamina_status experts_cut(const experts_config *c, expert_kinds *out, uint8_t *kind_of, lamina_error *err)
+{
+    *out = (expert_kinds){0};
+    if (c->n_matrices == 0 || c->n_matrices > EXPERTS_MOST_MATRICES || c->n_layers == 0 || c->n_experts == 0)
+        return error_set(err, LAMINA_E_USAGE, "experts: %u layers of %u experts of %u matrices (at most %d)",
+                         c->n_layers, c->n_experts, c->n_matrices, EXPERTS_MOST_MATRICES);
+    uint64_t all = (uint64_t)c->n_layers * c->n_experts;
+    for (uint32_t layer = 0; layer < c->n_layers && all <= INT32_MAX; layer++) {
+        uint32_t kind;
+        TRY(find_kind(c, layer, out, &kind, err));
+        out->of[kind].n_layers++;
+        if (kind_of) kind_of[layer] = (uint8_t)kind;
+    }
+    uint64_t most = min64(c->piece_bytes ? c->piece_bytes : LARGEST, most_group);
+    for (uint32_t i = 0; i < out->n; i++) { /* a slot holds at least the rows that share scales */
+        for (uint32_t j = 0; j < c->n_matrices; j++) {
+            const expert_cut *m = &out->of[i].cut[j];
+            uint64_t least = span(m, rows_of(m, m->rows));
+            if (most < least) most = least;
+        }
+    }
+    out->slot_bytes = best_slot(out, most);
+    bool few = all <= INT32_MAX;
+    for (uint32_t i = 0; i < out->n && few; i++) {
+        few = number(&out->of[i], out->slot_bytes);
+        if (few && out->of[i].n_pieces > out->most_pieces) out->most_pieces = out->of[i].n_pieces;
+    }
+    if (few && all * out->most_pieces <= INT32_MAX) return LAMINA_OK;
+    return error_set(err, LAMINA_E_FORMAT, "experts: %u layers of %u experts are too many pieces", c->n_layers,
+                     c->n_experts);
 }
 
 uint32_t experts_matrix_of(const expert_cuts *c, uint32_t piece)

@@ -1,5 +1,5 @@
-/* How the matrices of an expert are cut into pieces: arithmetic only. All experts are cut alike, so a piece has the
- * same rows in each of them, and slots of one size hold any piece. */
+/* How the matrices of an expert are cut into pieces: arithmetic only. The experts of a layer are all cut alike; layers may
+ * differ (files of mixed quantisation), so there are a few kinds of experts. Slots of one size hold any piece of any. */
 #ifndef LAMINA_STREAM_EXPERTS_CUT_H
 #define LAMINA_STREAM_EXPERTS_CUT_H
 
@@ -12,12 +12,21 @@ typedef struct expert_cut { /* of one matrix */
     uint32_t piece0, n_pieces;
 } expert_cut;
 
-typedef struct expert_cuts {
-    uint32_t n_matrices, n_pieces; /* pieces of an expert */
-    uint64_t slot_bytes;
-    bool sides; /* some matrix has scales apart */
+typedef struct expert_cuts { /* of one kind */
+    uint32_t n_matrices, n_pieces;
+    uint32_t n_layers; /* whose experts are of this kind */
     expert_cut cut[EXPERTS_MOST_MATRICES];
 } expert_cuts;
+
+enum { EXPERTS_MOST_KINDS = 16 };
+
+typedef struct expert_kinds {
+    uint32_t n;
+    uint32_t most_pieces; /* of an expert of any kind */
+    uint64_t slot_bytes;
+    bool sides; /* some matrix has scales apart */
+    expert_cuts of[EXPERTS_MOST_KINDS];
+} expert_kinds;
 
 typedef struct expert_extent { /* one piece as it lies in the files; both reads are whole blocks */
     uint32_t matrix;
@@ -29,9 +38,9 @@ typedef struct expert_extent { /* one piece as it lies in the files; both reads 
     uint64_t stored; /* bytes of rows and scales */
 } expert_extent;
 
-/* Cuts the matrices sizes [n] for slots of at most `most` bytes (0: chosen). false, with *bad set: matrix *bad cannot be
- * cut. */
-bool experts_cut(const expert_matrix *sizes, uint32_t n, uint64_t most, expert_cuts *out, uint32_t *bad);
+/* The kinds of experts that a configuration has, and what to cut them into; kind_of [n_layers] (may be NULL): of each
+ * layer. LAMINA_E_FORMAT: sizes that cannot be cut. */
+lamina_status experts_cut(const experts_config *c, expert_kinds *out, uint8_t *kind_of, lamina_error *err);
 uint32_t experts_matrix_of(const expert_cuts *c, uint32_t piece);
 /* Piece < c->n_pieces of an expert whose matrix experts_matrix_of(c, piece) lies at *m. */
 void experts_extent(const expert_cuts *c, const expert_matrix *m, uint32_t piece, expert_extent *out);

@@ -13,8 +13,9 @@ expert_matrix pool_locate(const experts *x, uint32_t expert, uint32_t matrix)
 
 void pool_extent(const experts *x, uint32_t expert, uint32_t piece, expert_extent *out)
 {
-    expert_matrix m = pool_locate(x, expert, experts_matrix_of(&x->cuts, piece));
-    experts_extent(&x->cuts, &m, piece, out);
+    const expert_cuts *c = cuts_of(x, expert);
+    expert_matrix m = pool_locate(x, expert, experts_matrix_of(c, piece));
+    experts_extent(c, &m, piece, out);
 }
 
 /* ---- slots ----------------------------------------------------------------------------------------------------------- */
@@ -32,7 +33,7 @@ static void take(experts *x, uint32_t slot, uint32_t expert, uint32_t piece)
 static void set_free(experts *x, uint32_t slot)
 {
     expert_slot *t = &x->slots[slot];
-    uint32_t expert = t->piece / x->cuts.n_pieces;
+    uint32_t expert = expert_of(x, slot);
     expert_state *s = &x->state[expert];
     x->want.ahead -= t->fresh;
     x->where[t->piece] = NONE;
@@ -46,17 +47,16 @@ static void set_free(experts *x, uint32_t slot)
 
 void pool_count_waste(experts *x, uint32_t slot)
 {
-    uint32_t number = x->slots[slot].piece;
     expert_extent e;
     if (!x->slots[slot].ahead) return;
-    pool_extent(x, number / x->cuts.n_pieces, number % x->cuts.n_pieces, &e);
+    pool_extent(x, expert_of(x, slot), x->slots[slot].piece % x->kinds.most_pieces, &e);
     x->stats.wasted_bytes += (uint64_t)e.bytes + e.side_bytes;
 }
 
 static void push_out(experts *x, uint32_t slot)
 {
     pool_count_waste(x, slot);
-    x->state[x->slots[slot].piece / x->cuts.n_pieces].here--;
+    x->state[expert_of(x, slot)].here--;
     set_free(x, slot);
 }
 
@@ -66,7 +66,7 @@ static uint32_t spare_slot(const experts *x, uint32_t expert, bool any)
 {
     const expert_state *s = &x->state[expert];
     const expert_wants *w = &x->want;
-    uint32_t end = x->cuts.n_pieces;
+    uint32_t end = cuts_of(x, expert)->n_pieces;
     if (s->here == 0) return NONE;
     if (!any && s->order != NONE && s->order >= w->at) end = s->order == w->at ? w->piece : 0;
     while (end-- > 0) {
@@ -125,7 +125,7 @@ void pool_make_room(experts *x)
         uint32_t expert = wanted_expert(x, i), slot = spare_slot(x, expert, true);
         if (slot == NONE) continue;
         expert_extent lost;
-        pool_extent(x, expert, x->slots[slot].piece % x->cuts.n_pieces, &lost);
+        pool_extent(x, expert, x->slots[slot].piece % x->kinds.most_pieces, &lost);
         x->stats.missed_bytes += lost.stored; /* to be read again */
         push_out(x, slot);
         break;
@@ -159,10 +159,11 @@ static void submit_read(experts *x, uint32_t slot, const span_of *s, unsigned ch
 
 static void submit(experts *x, uint32_t slot, uint32_t expert, uint32_t piece, bool ahead)
 {
-    expert_matrix m = pool_locate(x, expert, experts_matrix_of(&x->cuts, piece));
+    const expert_cuts *c = cuts_of(x, expert);
+    expert_matrix m = pool_locate(x, expert, experts_matrix_of(c, piece));
     expert_extent e;
-    experts_extent(&x->cuts, &m, piece, &e);
-    unsigned char *to = x->pool + slot * x->cuts.slot_bytes;
+    experts_extent(c, &m, piece, &e);
+    unsigned char *to = x->pool + slot * x->kinds.slot_bytes;
     span_of rows = {.file = m.file, .begin = e.begin, .bytes = e.bytes, .needed = e.needed};
     span_of side = {.file = m.side_file, .begin = e.side_begin, .bytes = e.side_bytes, .needed = e.side_needed};
     take(x, slot, expert, piece);
@@ -176,7 +177,7 @@ static bool next_missing(const experts *x, const expert_wants *w, uint32_t *at, 
 {
     for (; *at < w->n; ++*at, *piece = 0) {
         *expert = w->layer * x->config.n_experts + w->ids[w->order ? w->order[*at] : *at];
-        for (; *piece < x->cuts.n_pieces; ++*piece)
+        for (; *piece < cuts_of(x, *expert)->n_pieces; ++*piece)
             if (x->where[piece_number(x, *expert, *piece)] == NONE) return true;
     }
     return false;
@@ -215,7 +216,7 @@ static bool submit_hinted(experts *x)
 
 void pool_pump(experts *x)
 {
-    uint32_t of_piece = x->cuts.sides ? 2 : 1;
+    uint32_t of_piece = x->kinds.sides ? 2 : 1;
     bool any = false, waits = false;
     if (x->failed) return;
     while (x->n_free_flights >= of_piece && (submit_wanted(x, &waits) || (!waits && submit_hinted(x)))) any = true;
@@ -226,7 +227,7 @@ static lamina_status describe(const experts *x, const expert_flight *f, lamina_e
 {
     const experts_config *c = &x->config;
     const read_request *q = &f->request;
-    uint32_t expert = x->slots[f->slot].piece / x->cuts.n_pieces, layer = expert / c->n_experts;
+    uint32_t expert = expert_of(x, f->slot), layer = expert / c->n_experts;
     unsigned number = c->layer_numbers ? c->layer_numbers[layer] : layer, of_layer = expert % c->n_experts;
     const char *path = c->paths[q->file];
     unsigned long long offset = q->offset;
@@ -243,7 +244,7 @@ static lamina_status describe(const experts *x, const expert_flight *f, lamina_e
 /* All reads of a slot are back. */
 static void settle(experts *x, uint32_t slot)
 {
-    expert_state *s = &x->state[x->slots[slot].piece / x->cuts.n_pieces];
+    expert_state *s = &x->state[expert_of(x, slot)];
     if (!x->slots[slot].lost)
         s->here++;
     else
@@ -256,7 +257,7 @@ bool pool_reap(experts *x, bool block)
     if (!q) return false;
     expert_flight *f = q->user;
     expert_slot *t = &x->slots[f->slot];
-    uint32_t expert = t->piece / x->cuts.n_pieces, layer = expert / x->config.n_experts;
+    uint32_t expert = expert_of(x, f->slot), layer = expert / x->config.n_experts;
     int32_t number = (int32_t)(x->config.layer_numbers ? x->config.layer_numbers[layer] : layer);
     trace_span(x->config.trace, TRACE_READ + f->lane, f->ahead ? "expert, ahead" : "expert", number, q->bytes,
                q->submitted, q->completed);

@@ -1,7 +1,7 @@
 /* The inside of the experts' stream, shared by experts.c (what is wanted and delivered) and experts_pool.c (slots and
  * reads).
  *
- * A piece of an expert has a number: (layer * n_experts + expert) * pieces of an expert + piece. It is in no slot, or in
+ * A piece of an expert has a number: (layer * n_experts + expert) * most_pieces + piece. It is in no slot, or in
  * one, on its way (waiting > 0) or there. An expert is "at" the number layer * n_experts + expert. */
 #ifndef LAMINA_STREAM_EXPERTS_POOL_H
 #define LAMINA_STREAM_EXPERTS_POOL_H
@@ -53,7 +53,8 @@ typedef struct expert_hints {
 struct experts {
     experts_config config;
     experts_layout layout;
-    expert_cuts cuts;
+    expert_kinds kinds;
+    uint8_t *kind_of; /* [n_layers] */
     policy policy;
     reader *reader;
     unsigned char *pool;
@@ -61,7 +62,7 @@ struct experts {
     uint32_t window;             /* most of expert_wants.ahead */
     expert_slot *slots;
     uint32_t free_slot;  /* NONE: none */
-    uint32_t *where;     /* [n_experts * cuts.n_pieces] slot of a piece, or NONE */
+    uint32_t *where;     /* [n_experts * kinds.most_pieces] slot of a piece, or NONE */
     expert_state *state; /* [n_experts] */
     uint32_t *kept;      /* [n_kept] experts that have slots */
     uint32_t n_kept;
@@ -78,7 +79,15 @@ struct experts {
 
 static inline uint32_t piece_number(const experts *x, uint32_t expert, uint32_t piece)
 {
-    return expert * x->cuts.n_pieces + piece;
+    return expert * x->kinds.most_pieces + piece;
+}
+static inline uint32_t expert_of(const experts *x, uint32_t slot)
+{
+    return x->slots[slot].piece / x->kinds.most_pieces;
+}
+static inline const expert_cuts *cuts_of(const experts *x, uint32_t expert)
+{
+    return &x->kinds.of[x->kind_of[expert / x->config.n_experts]];
 }
 /* The expert that is item `order` of the want under way. */
 static inline uint32_t wanted_expert(const experts *x, uint32_t order)

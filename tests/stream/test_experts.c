@@ -60,15 +60,16 @@ static bool mixture_make(mixture *x, uint64_t most_rows)
                    .n_matrices = 1 + (uint32_t)draw(MOST_MATRICES)};
     x->files.n_files = 1 + (uint32_t)draw(MODEL_FILES);
     expert_matrix sizes[MOST_MATRICES] = {0};
-    for (uint32_t i = 0; i < x->n_matrices; i++) {
-        sizes[i].rows = 1 + draw(most_rows);
-        sizes[i].row_bytes = draw(2) ? 1 + draw(1500) : 512 * (1 + draw(3));
-        if (draw(2)) continue;
-        sizes[i].side_rows = groups[draw(4)];
-        sizes[i].side_row_bytes = 1 + draw(100);
-    }
-    for (uint32_t l = 0; l < x->n_layers; l++)
+    for (uint32_t l = 0; l < x->n_layers; l++) {
+        for (uint32_t i = 0; i < x->n_matrices && (l == 0 || draw(3) == 0); i++) { /* layers of other sizes */
+            sizes[i] = (expert_matrix){.rows = 1 + draw(most_rows)};
+            sizes[i].row_bytes = draw(2) ? 1 + draw(1500) : 512 * (1 + draw(3));
+            if (draw(2)) continue;
+            sizes[i].side_rows = groups[draw(4)];
+            sizes[i].side_row_bytes = 1 + draw(100);
+        }
         for (uint32_t e = 0; e < x->n_experts; e++) place_expert(x, sizes, l, e);
+    }
     return mixture_write(x);
 }
 
@@ -221,7 +222,7 @@ static void passes(const mixture *x, const experts_config *c, bool hints)
 
 static void same_everywhere(void)
 {
-    for (int round = 0; round < 40; round++) {
+    for (int round = 0; round < 16; round++) {
         mixture x;
         REQUIRE(mixture_make(&x, 1 + draw(60)), "cannot write a model");
         for (int e = 0; e < ENGINES; e++) {
@@ -263,11 +264,11 @@ static void all_resident(void)
         experts_plan(&c, &l);
         c.pool_bytes = l.whole_pool;
         c.io = engines[round % ENGINES];
-        expert_cuts cuts;
-        uint32_t bad;
-        REQUIRE(experts_cut(x.matrix[0][0], x.n_matrices, 16384, &cuts, &bad), "cut");
+        expert_kinds kinds;
+        uint8_t kind_of[MOST_LAYERS];
         lamina_error err = {0};
         experts *s;
+        REQUIRE(experts_cut(&c, &kinds, kind_of, &err) == LAMINA_OK, "%s", err.text);
         REQUIRE(experts_new(&c, &s, &err) == LAMINA_OK, "%s", err.text);
         uint64_t read = 0, stored = 0, wanted = 0, hits = 0;
         bool have[MOST_LAYERS][MOST_EXPERTS] = {{false}};
@@ -278,7 +279,7 @@ static void all_resident(void)
                     if (have[layer][ids[i]])
                         hits++;
                     else
-                        cost(&x, &cuts, layer, ids[i], &read, &stored);
+                        cost(&x, &kinds.of[kind_of[layer]], layer, ids[i], &read, &stored);
                     have[layer][ids[i]] = true;
                 }
                 wanted += n;
@@ -299,20 +300,29 @@ static void all_resident(void)
     }
 }
 
+static bool alike(const mixture *x)
+{
+    for (uint32_t l = 1; l < x->n_layers; l++)
+        for (uint32_t i = 0; i < x->n_matrices; i++)
+            if (x->matrix[l][0][i].rows != x->matrix[0][0][i].rows) return false;
+    return true;
+}
+
 /* Layers that want all of their experts, again and again, find as many as the pool holds, less those on their way: least
  * recently used would find none. */
 static void scans(void)
 {
     mixture x;
     do REQUIRE(mixture_make(&x, 20), "cannot write a model");
-    while ((x.n_layers < 3 || x.n_experts < 10) && (model_remove(&x.files), true));
+    while ((x.n_layers < 3 || x.n_experts < 10 || !alike(&x)) && (model_remove(&x.files), true));
     for (uint32_t part = 1; part <= 4; part++) {
         memory *mem = memory_new();
         experts_config c = config_of(&x, mem, 4096);
         experts_layout l;
         experts_plan(&c, &l);
         uint32_t all = x.n_layers * x.n_experts, room = all * part / 5;
-        c.pool_bytes = room * l.expert_slots * l.slot_bytes;
+        uint64_t each = l.whole_pool / l.slot_bytes / all;
+        c.pool_bytes = room * each * l.slot_bytes;
         lamina_error err = {0};
         experts *s;
         REQUIRE(experts_new(&c, &s, &err) == LAMINA_OK, "%s", err.text);
@@ -328,8 +338,8 @@ static void scans(void)
             }
         }
         experts_get_stats(s, &st);
-        uint64_t slots = room * l.expert_slots, way = slots / 4 < 8 ? 8 : slots / 4 > 32 ? 32 : slots / 4;
-        uint64_t kept = slots > way ? (slots - way) / l.expert_slots : 0;
+        uint64_t slots = room * each, way = slots / 4 < 8 ? 8 : slots / 4 > 32 ? 32 : slots / 4;
+        uint64_t kept = slots > way ? (slots - way) / each : 0;
         printf("  room for %u of %u: %.1f found a pass\n", room, all, (double)st.hits / 8);
         CHECK(st.hits >= 8 * (kept > 2 ? kept - 2 : 0), "a scan destroys what is kept");
         experts_free(s);
@@ -582,10 +592,10 @@ static void published_shapes(void)
         experts_layout l;
         experts_plan(&c, &l);
         double more = (double)l.expert_bytes / (double)l.stored_bytes - 1;
-        double room = (double)(l.expert_slots * l.slot_bytes) / (double)l.stored_bytes - 1;
+        double room = (double)l.whole_pool / (double)(l.stored_bytes * s->n_layers * s->n_experts) - 1;
         printf("  %-14s %3llu pieces of %7llu: %.2f %% more is read, %.2f %% more is kept, tables of %llu\n", s->name,
-               (unsigned long long)l.expert_slots, (unsigned long long)l.slot_bytes, 100 * more, 100 * room,
-               (unsigned long long)l.overhead);
+               (unsigned long long)(l.whole_pool / l.slot_bytes / s->n_layers / s->n_experts),
+               (unsigned long long)l.slot_bytes, 100 * more, 100 * room, (unsigned long long)l.overhead);
         CHECK(more <= 0.02 && room <= 0.03 && l.slot_bytes <= 2 << 20, "%s", s->name);
     }
 }
@@ -623,10 +633,11 @@ static void hostile_sizes(void)
                             .user = &s};
         experts_layout l;
         experts_plan(&c, &l);
-        c.pool_bytes = l.least_pool;
+        c.pool_bytes = UINT64_C(1) << 31;
         experts *x;
         lamina_error err = {0};
         CHECK(experts_new(&c, &x, &err) == LAMINA_E_FORMAT && !x && err.text[0], "%zu: %s", i, err.text);
+        CHECK(i >= 9 || l.slot_bytes == 0, "%zu: a plan for what cannot be", i);
         s.m[0] = (expert_matrix){.rows = 8, .row_bytes = 8};
         c.n_layers = c.n_experts = 1u << 31;
         CHECK(experts_new(&c, &x, &err) == LAMINA_E_FORMAT && !x, "too many experts: %s", err.text);
@@ -647,15 +658,20 @@ static void cuts_hold(void)
 {
     for (int round = 0; round < 3000; round++) {
         expert_matrix m[MOST_MATRICES] = {0};
-        uint32_t n = 1 + (uint32_t)draw(MOST_MATRICES), bad;
+        uint32_t n = 1 + (uint32_t)draw(MOST_MATRICES);
         for (uint32_t i = 0; i < n; i++) {
             m[i] = (expert_matrix){.rows = 1 + draw(draw(2) ? 20 : 5000), .row_bytes = 1 + draw(draw(2) ? 50 : 9000)};
             m[i].offset = draw(1 << 20);
             m[i].side_offset = draw(1 << 20);
             if (draw(2)) m[i].side_rows = 1 + (uint32_t)draw(200), m[i].side_row_bytes = 1 + draw(300);
         }
-        expert_cuts c;
-        REQUIRE(experts_cut(m, n, draw(2) ? 0 : draw(1 << 21), &c, &bad), "cut");
+        shape whole = {.n = n};
+        memcpy(whole.m, m, sizeof m);
+        experts_config config = {.n_layers = 1, .n_experts = 1, .n_matrices = n, .locate = of_shape, .user = &whole};
+        config.piece_bytes = draw(2) ? 0 : draw(1 << 21);
+        expert_kinds kinds;
+        REQUIRE(experts_cut(&config, &kinds, NULL, NULL) == LAMINA_OK, "cut");
+        expert_cuts c = kinds.of[0];
         uint64_t row = 0;
         uint32_t matrix = 0;
         for (uint32_t p = 0; p < c.n_pieces; p++) {
@@ -666,7 +682,7 @@ static void cuts_hold(void)
                 matrix++;
                 row = 0;
             }
-            CHECK(e.row0 == row && e.n_rows > 0 && (uint64_t)e.bytes + e.side_bytes <= c.slot_bytes, "piece %u", p);
+            CHECK(e.row0 == row && e.n_rows > 0 && (uint64_t)e.bytes + e.side_bytes <= kinds.slot_bytes, "piece %u", p);
             CHECK(e.needed <= e.bytes && e.bytes - e.needed < 4096 && e.skew < 4096 && e.begin % 4096 == 0, "blocks");
             CHECK(m[matrix].side_rows == 0 || e.row0 % m[matrix].side_rows == 0, "scales");
             row += e.n_rows;
