@@ -1,5 +1,8 @@
 """The golden models in safetensors: one row each, families in the order of README's table."""
+import functools
 import re
+
+import torch
 
 from golden_core import Row, but
 from golden_packed import fp8_blocks, mxfp4_experts
@@ -36,6 +39,7 @@ LLAMA = dict(model_type="llama", architectures=["LlamaForCausalLM"], hidden_act=
 MISTRAL = family("mistral", "MistralForCausalLM", LLAMA)
 QWEN2 = family("qwen2", "Qwen2ForCausalLM", LLAMA, rms_norm_eps=1e-6)
 QWEN3 = family("qwen3", "Qwen3ForCausalLM", QWEN2, attention_bias=False)
+FP8 = dict(activation_scheme="dynamic", fmt="e4m3", quant_method="fp8", weight_block_size=[128, 128])
 NEUTRAL = dict(attention_dropout=0.0, initializer_range=0.02, use_cache=True, transformers_version="4.48.0")
 
 LLAMAS = {
@@ -77,6 +81,9 @@ LLAMAS = {
                                       max_window_layers=0, attention_bias=True,
                                       layer_types=["sliding_attention", "full_attention", "sliding_attention"])
                         | new(theta=1e6)),
+    "qwen3-fp8": Row(QWEN3 | NEUTRAL
+                     | sizes(132, 4, 2, 140, 71, 1, head_dim=34, tie_word_embeddings=True, quantization_config=FP8)
+                     | old(theta=1e6), pack=functools.partial(fp8_blocks, factor=torch.bfloat16)),
     "smollm3": Row(family("smollm3", "SmolLM3ForCausalLM", but(LLAMA, "tie_word_embeddings")) | NEUTRAL
                    | sizes(36, 3, 1, 38, 83, 4, no_rope_layer_interval=4, no_rope_layers=[1, 0, 1, 1],
                            layer_types=["full_attention"] * 4, use_sliding_window=False, sliding_window=None,
@@ -469,9 +476,7 @@ EXPERTS = {
                              | sizes(32, 3, 3, 36, 59, 2, rope_interleave=False, norm_topk_prob=False)
                              | new(theta=2e4), hub=HUB),
     "deepseek-v3-fp8": Row(V3 | mla(48, 40, 24, 16, 20) | deepseek_moe(6, 2, 24, 1, 1, 2, 1, 2.5)
-                           | sizes(136, 4, 4, 140, 71, 2, quantization_config=dict(
-                               activation_scheme="dynamic", fmt="e4m3", quant_method="fp8",
-                               weight_block_size=[128, 128]))
+                           | sizes(136, 4, 4, 140, 71, 2, quantization_config=FP8)
                            | old(type="yarn", factor=4, beta_fast=32, beta_slow=1, mscale=1.0, mscale_all_dim=1.0,
                                  original_max_position_embeddings=24) | dict(max_position_embeddings=96),
                            hub=HUB, pack=fp8_blocks),

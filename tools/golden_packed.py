@@ -13,8 +13,8 @@ def as_bf16(x):
     return torch.from_numpy(x).to(torch.bfloat16)
 
 
-def fp8_blocks(weights):
-    """DeepSeek V3: e4m3 with a float32 factor for each 128 x 128 block, the last ones of a row or column smaller."""
+def fp8_blocks(weights, factor=torch.float32):
+    """DeepSeek V3: e4m3 with a factor for each 128 x 128 block, the last ones of a row or column smaller."""
     stored, plain = {}, {}
     for name, x in weights.items():
         if x.ndim != 2 or ".layers." not in name or any(part in name for part in ("mlp.gate.", "eh_proj", "embed",
@@ -28,9 +28,10 @@ def fp8_blocks(weights):
         for i in range(scale.shape[0]):
             for j in range(scale.shape[1]):
                 scale[i, j] = np.abs(x[i * 128:(i + 1) * 128, j * 128:(j + 1) * 128]).max() / 448.0
-        whole = torch.from_numpy(np.repeat(np.repeat(scale, 128, 0), 128, 1)[:rows, :columns].copy())
-        stored[name] = (torch.from_numpy(x) / whole).to(torch.float8_e4m3fn)
-        stored[name + "_scale_inv"] = torch.from_numpy(scale)
+        scale = torch.from_numpy(scale).to(factor)
+        whole = scale.float().repeat_interleave(128, 0).repeat_interleave(128, 1)[:rows, :columns]
+        stored[name] = (torch.from_numpy(x) / whole).clamp(-448, 448).to(torch.float8_e4m3fn)
+        stored[name + "_scale_inv"] = scale
         plain[name] = stored[name].float() * whole
     return stored, plain
 
