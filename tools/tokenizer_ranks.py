@@ -61,10 +61,16 @@ def numbered(names, first):
 
 
 def with_config(tk, path):
-    """A token's flags are those of the configuration; named tokens are special. As transformers 5 does, but that a token
-    absent from vocabulary and list is not given an id beyond them."""
+    """A token's flags and id are those of the configuration; named tokens are special. As transformers 5 does, but that
+    new tokens are not numbered anew, and that one absent from vocabulary and list is left out."""
     config = json.load(open(path))
     listed = config.get("added_tokens_decoder", {})
+    new = {int(i): t["content"] for i, t in listed.items() if tk.token_to_id(t["content"]) is None}
+    if new:
+        data = json.loads(tk.to_str())
+        vocab = {p: i for p, i in data["model"]["vocab"].items() if i not in new}
+        data["model"]["vocab"] = dict(vocab, **{p: i for i, p in new.items()})
+        tk = Tokenizer.from_str(json.dumps(data))
     tk.add_tokens([AddedToken(**listed[i]) for i in sorted(listed, key=int)])
     named = [config.get(k + "_token") for k in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
     named += config.get("additional_special_tokens") or []

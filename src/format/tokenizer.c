@@ -133,7 +133,8 @@ static lamina_status encoder_new(encoder *e, size_t bytes)
     e->capacity = bytes / 4 + 64;
     e->ids = mem_array(e->m, MEM_TOKENIZER, e->capacity, sizeof *e->ids, e->err);
     if (!e->ids) return no_memory(e->err);
-    if (bytes < 4096 || e->t->n_splitters == 0) return LAMINA_OK; /* too short to repeat itself, or all one word */
+    if (bytes < 4096 || (e->t->n_splitters == 0 && !e->t->bpe.cuts))
+        return LAMINA_OK; /* too short to repeat itself, or all one word */
     e->cache = mem_array(e->m, MEM_TOKENIZER, WORD_CACHE_SIZE, sizeof *e->cache, e->err);
     return e->cache ? LAMINA_OK : no_memory(e->err);
 }

@@ -3,7 +3,10 @@
  *
  * A pair's rank is one look-up in an open-addressing table of 64-bit words that hold both ids and the rank: one cache
  * line. Short words find their least rank by scanning; long ones keep a heap, so that a megabyte without a space costs
- * n log n. Long texts repeat their words: a direct-mapped cache of one call remembers the ids of the last ones. */
+ * n log n. Long texts repeat their words: a direct-mapped cache of one call remembers the ids of the last ones.
+ *
+ * Vocabularies that came from SentencePiece take a whole text as one word. Where their merges never join U+2581 to what
+ * stands before it, which bpe_seal() finds out, the text is cut there: the ids are the same, and the cache pays. */
 #include <string.h>
 
 #include "format/tokenizer_internal.h"
@@ -27,6 +30,8 @@ static inline uint32_t pair_rank(const bpe_model *b, uint32_t left, uint32_t rig
         if ((word ^ key) >> RANK_BITS == 0) return (uint32_t)word & TOKEN_MAX_MERGES;
     }
 }
+
+static bool find_cuts(const tokenizer *t, const uint64_t *pairs, bool joined[256]);
 
 /* A pair given twice has its last rank. Pairs marked MERGE_SAME_RANK share the rank of the first one before them. */
 lamina_status bpe_seal(tokenizer *t, const char *name, const uint64_t *pairs, lamina_error *err)
@@ -52,7 +57,64 @@ lamina_status bpe_seal(tokenizer *t, const char *name, const uint64_t *pairs, la
         }
         b->pair_table[at] = ~(key | rank);
     }
+    b->cuts = find_cuts(t, pairs, b->joined);
     return LAMINA_OK;
+}
+
+/* ---- where a text may be cut -------------------------------------------------------------------------------- */
+
+static const char space_mark[] = "\xe2\x96\x81"; /* U+2581 */
+enum { MARK_BYTES = 3 };
+
+static bool begins_with_mark(const char *text, size_t bytes)
+{
+    return bytes >= MARK_BYTES && memcmp(text, space_mark, MARK_BYTES) == 0;
+}
+
+static bool ends_with_mark(const char *text, size_t bytes)
+{
+    return bytes >= MARK_BYTES && memcmp(text + bytes - MARK_BYTES, space_mark, MARK_BYTES) == 0;
+}
+
+/* Symbols whose text is not their spelling (bytes' tokens end with '>', the unknown token) must not take part. */
+static bool find_cuts(const tokenizer *t, const uint64_t *pairs, bool joined[256])
+{
+    const bpe_model *b = &t->bpe;
+    const vocabulary *v = &t->vocab;
+    if (t->byte_level || b->ignore_merges || b->continuing.bytes || b->word_end.bytes) return false;
+    if (vocabulary_find(v, space_mark, MARK_BYTES) < 0) return false;
+    for (uint32_t i = 0; i < b->n_merges; i++) {
+        uint32_t left = (uint32_t)(pairs[i] >> 43), right = (uint32_t)(pairs[i] >> 22) & TOKEN_MAX_IDS;
+        size_t bytes = v->offset[left + 1] - v->offset[left], right_bytes = v->offset[right + 1] - v->offset[right];
+        const char *text = v->text + v->offset[left];
+        if (bytes == 0 || right_bytes == 0 || (int64_t)left == b->unknown || (int64_t)right == b->unknown) return false;
+        if (!begins_with_mark(v->text + v->offset[right], right_bytes) || ends_with_mark(text, bytes)) continue;
+        if (text[bytes - 1] == '>') return false;
+        joined[(unsigned char)text[bytes - 1]] = true;
+    }
+    return true;
+}
+
+/* The end of the part that begins at `at`. */
+static size_t next_cut(const bpe_model *b, const char *text, size_t bytes, size_t at)
+{
+    bool after_mark = begins_with_mark(text + at, bytes - at);
+    at += after_mark ? MARK_BYTES : 1;
+    while (at < bytes) {
+        const char *mark = memchr(text + at, space_mark[0], bytes - at);
+        if (!mark) return bytes;
+        size_t found = (size_t)(mark - text);
+        if (found != at) after_mark = false;
+        if (!begins_with_mark(mark, bytes - found)) {
+            at = found + 1;
+            after_mark = false;
+            continue;
+        }
+        if (!after_mark && !b->joined[(unsigned char)text[found - 1]]) return found;
+        at = found + MARK_BYTES;
+        after_mark = true;
+    }
+    return bytes;
 }
 
 /* ---- the first symbols -------------------------------------------------------------------------------------- */
@@ -230,10 +292,10 @@ static lamina_status encode_long(encoder *e, const char *text, size_t bytes)
     return LAMINA_OK;
 }
 
-lamina_status bpe_encode(encoder *e, const char *text, size_t bytes)
+/* A word, or what may be treated as one. */
+static lamina_status encode_part(encoder *e, const char *text, size_t bytes)
 {
     const tokenizer *t = e->t;
-    if (bytes == 0) return LAMINA_OK;
     if (bytes > SHORT_WORD) {
         int32_t whole = t->bpe.ignore_merges ? vocabulary_find(&t->vocab, text, bytes) : -1;
         return whole >= 0 ? encoder_emit(e, (uint32_t)whole) : encode_long(e, text, bytes);
@@ -262,5 +324,15 @@ lamina_status bpe_encode(encoder *e, const char *text, size_t bytes)
         memcpy(word->ids, ids, n * sizeof *ids);
     }
     for (size_t i = 0; i < n; i++) TRY(encoder_emit(e, ids[i]));
+    return LAMINA_OK;
+}
+
+lamina_status bpe_encode(encoder *e, const char *text, size_t bytes)
+{
+    const bpe_model *b = &e->t->bpe;
+    for (size_t at = 0, end; at < bytes; at = end) {
+        end = b->cuts && bytes > SHORT_WORD ? next_cut(b, text, bytes, at) : bytes;
+        TRY(encode_part(e, text + at, end - at));
+    }
     return LAMINA_OK;
 }

@@ -382,9 +382,10 @@ static lamina_status append_added(builder *b, const added_token *token, lamina_e
 lamina_status builder_added_at(builder *b, const added_token *token, lamina_error *err)
 {
     if (token->text.bytes == 0 || find_added(b->t, token->text)) return LAMINA_OK;
-    if (builder_has(b, token->id))
-        return error_set(err, LAMINA_E_FORMAT, "%s: added token \"%.*s\" would get id %u, which is a piece's", b->name,
+    if (builder_is_added(b, token->id))
+        return error_set(err, LAMINA_E_FORMAT, "%s: added token \"%.*s\" has id %u, which is another one's", b->name,
                          (int)(token->text.bytes < 60 ? token->text.bytes : 60), token->text.data, token->id);
+    if (builder_has(b, token->id)) b->spans[token->id].bytes = UINT32_MAX; /* the piece is no more */
     TRY(append_added(b, token, err));
     return place(b, token->id, token->text.data, token->text.bytes, err);
 }
@@ -402,6 +403,9 @@ lamina_status builder_added(builder *b, const added_token *token, lamina_error *
     copy.id = b->n_pieces;
     for (uint32_t i = 0; i < b->t->n_added; i++)
         if (b->t->added[i].id >= copy.id) copy.id = b->t->added[i].id + 1;
+    if (builder_has(b, copy.id))
+        return error_set(err, LAMINA_E_FORMAT, "%s: added token \"%.*s\" would get id %u, which is a piece's", b->name,
+                         (int)(token->text.bytes < 60 ? token->text.bytes : 60), token->text.data, copy.id);
     return builder_added_at(b, &copy, err);
 }
 

@@ -170,6 +170,8 @@ typedef struct bpe_model {
     int32_t unknown;      /* -1: none, unknown characters vanish */
     bool fuse_unknown, byte_fallback, ignore_merges;
     text_span continuing, word_end; /* affixes of symbols: of all but the first, of the last */
+    bool cuts;                      /* no merge joins U+2581 to a character before it, unless that ends with ... */
+    bool joined[256];               /* ... one of these bytes: texts are cut there. Made by bpe_seal. */
 } bpe_model;
 
 /* WordPiece: the longest piece first, from the left; `continuing` before all but the first. WordLevel: whole words. */
@@ -248,7 +250,7 @@ lamina_status builder_merge_line(builder *b, const char *text, size_t bytes, lam
 /* Merges implied by pieces: two neighbours that spell a piece may become it, the pieces in `order` [n] (ids) first. */
 lamina_status builder_implied_merges(builder *b, const uint32_t *order, size_t n, lamina_error *err);
 lamina_status builder_added(builder *b, const added_token *token, lamina_error *err); /* id is found or given here */
-/* The same under the id that the token brings, which must be free. */
+/* The same under the id that the token brings; a piece of that id gives way. */
 lamina_status builder_added_at(builder *b, const added_token *token, lamina_error *err);
 /* The same, and where it is there already its flags become the token's. */
 lamina_status builder_added_again(builder *b, const added_token *token, lamina_error *err);

@@ -264,7 +264,7 @@ static lamina_status read_root(builder *b, const jp *root, const tokenizer_files
     TRY(read_model(b, root, err));
     TRY(read_added(b, root, err));
     TRY(read_part(b, root, "post_processor", json_read_post_processor, err));
-    TRY(tokenizer_read_config(b, files, false, err));
+    TRY(tokenizer_read_config(b, files, true, err));
     if (b->t->bos < 0 && b->t->n_before) b->t->bos = (int32_t)b->t->before[0];
     return tokenizer_read_texts(b->t, files, err);
 }

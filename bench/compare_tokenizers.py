@@ -2,7 +2,7 @@
 """lamina's tokenizers beside Hugging Face's on one thread: a text of a third English, a third code and a third Chinese,
 Japanese and Korean, whole and, for Hugging Face's, also in parts of 4 KiB (its better figure counts).
 
-Usage: tokenize.py RATE FOLDER... [--megabytes N] [--rounds N]
+Usage: compare_tokenizers.py RATE FOLDER... [--megabytes N] [--rounds N]
 RATE: the program build/tokenize_rate. Runs alternate; each figure is the least of them. Needs tokenizers==0.23.3."""
 import os
 os.environ.update(RAYON_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
@@ -16,7 +16,8 @@ import sysconfig
 import tempfile
 import time
 
-from tokenizers import Tokenizer
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools"))
+import tokenizer_ranks
 
 CJK = ("\u4eba\u5de5\u667a\u80fd \u6a21\u578b \u7684 \u662f \u5728 \u6211\u4eec \u53ef\u4ee5 \u4f7f\u7528 \u6570\u636e "
        "\u8ba1\u7b97\u673a \u7cfb\u7edf \u4e2d\u56fd \u4e16\u754c \u6587\u5b57 \u5b66\u4e60 \u8bed\u8a00 \u7814\u7a76 "
@@ -75,7 +76,7 @@ def main():
         f.write(text)
         f.flush()
         for folder in a.folders:
-            tk = Tokenizer.from_file(folder + "/tokenizer.json")
+            tk = tokenizer_ranks.load(folder)
             best = their_best = load = 1e9
             for _ in range(a.rounds):
                 their_best = min(their_best, theirs(tk, text))
