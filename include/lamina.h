@@ -285,6 +285,26 @@ typedef struct lamina_detokenizer {
 LAMINA_API lamina_status lamina_detokenize(const lamina_engine *engine, lamina_detokenizer *state, int32_t id,
                                            char *out, size_t capacity, size_t *bytes, lamina_error *err);
 
+/* A conversation as the text that the model was trained to answer. */
+typedef struct lamina_chat_options {
+    const char *messages;  /* JSON: an array of objects, {"role": "user", "content": "..."} and what else is known */
+    const char *tools;     /* JSON: an array of objects that describe functions; NULL: none */
+    const char *documents; /* JSON: an array of objects; NULL: none */
+    const char *variables; /* JSON: an object, further variables of the template ("enable_thinking"); NULL: none */
+    const char
+        *template_text; /* a chat template; NULL: the model's own or, where it has none, its family's known form */
+    bool no_generation_prompt; /* do not open the answer at the end */
+} lamina_chat_options;
+
+/* Renders the chat template as transformers does: a bounded interpreter of Jinja that opens no file. *text [*bytes] is
+ * NUL-terminated and the caller's: lamina_text_free(). It holds the special tokens that the template writes, BOS too, so
+ * it is tokenized with LAMINA_NO_SPECIAL. LAMINA_E_UNSUPPORTED: no template is known. LAMINA_E_FORMAT: a wrong template,
+ * one that raises an exception, or one that goes beyond its limits; the text names its line. LAMINA_E_USAGE: JSON that
+ * cannot be read. Engines opened with tokenizer_only will do. */
+LAMINA_API lamina_status lamina_render_chat(const lamina_engine *engine, const lamina_chat_options *chat, char **text,
+                                            size_t *bytes, lamina_error *err);
+LAMINA_API void lamina_text_free(const lamina_engine *engine, char *text); /* NULL is allowed */
+
 /* ---- stores ------------------------------------------------------------------------------------------------- */
 
 typedef struct lamina_pack_options {

@@ -33,6 +33,7 @@ int verify_command(const options *o);
 int logits_command(const options *o);
 int tokenize_command(const options *o);
 int detokenize_command(const options *o);
+int template_command(const options *o);
 int eval_command(const options *o);
 int bench_command(const options *o);
 int completion_command(const options *o);
@@ -128,7 +129,9 @@ int tokenize_text(const work *w, const char *text, size_t n, unsigned flags, id_
 /* Appends what the id completes; id -1 flushes. An id without a spelling (models have more ids than tokenizers) is an
  * error, or nothing at all if `lenient`. */
 int detokenize_id(const work *w, lamina_detokenizer *state, int32_t id, bool lenient, text_buffer *out);
-/* The prompt of the options: -p, -f or --ids. */
+/* The conversation of --messages as the model's template writes it. */
+int render_messages(const work *w, text_buffer *out);
+/* The prompt of the options: -p, -f, --ids or --messages. */
 int prompt_ids(const work *w, id_list *ids);
 
 /* ---- statistics --------------------------------------------------------------------------------------------------- */

@@ -9,11 +9,12 @@
 /* clang-format off */
 const command commands[CMD_COUNT] = {
     [CMD_RUN] = {"run", "MODEL", "generate text",
-        "The prompt (-p, -f or --ids, one of them) is fed as it stands, after the BOS\n"
+        "The prompt (-p, -f, --ids or --messages, one) is fed as it stands, after the BOS\n"
         "token where the tokenizer's own rules add one. The text goes to standard output\n"
         "as it comes, with nothing added (on a terminal: a line break at the end).\n"
         "Decoding is greedy unless --temperature is given. Without a tokenizer, --ids\n"
-        "gives the prompt and ids come out, separated by spaces.\n"
+        "gives the prompt and ids come out, separated by spaces. --messages makes the\n"
+        "prompt of a conversation by the model's chat template.\n"
         "\n"
         "Ctrl-C ends the run after the layer at hand, with its statistics and exit code\n"
         "1; a second one ends it at once. With --json the object has text, ids (all that\n"
@@ -52,6 +53,11 @@ const command commands[CMD_COUNT] = {
         "From --ids, -f or standard input. The text comes out with nothing added (on a\n"
         "terminal: a line break at the end).",
         detokenize_command},
+    [CMD_TEMPLATE] = {"template", "MODEL", "a conversation as the prompt that the model sees",
+        "Renders --messages through the model's own chat template, or the known form of\n"
+        "its family, byte for byte as transformers does; nothing is added. Only the\n"
+        "tokenizer's files are needed.",
+        template_command},
     [CMD_EVAL] = {"eval", "MODEL FILE", "perplexity over a text file",
         "Windows of --context tokens move by --stride; each token after the first is scored\n"
         "once, with at least context - stride tokens before it except at the beginning.\n"

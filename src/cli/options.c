@@ -15,9 +15,10 @@
 #define BIT(c) (1u << (c))
 #define ALL_MODEL                                                                                                      \
     (BIT(CMD_RUN) | BIT(CMD_PACK) | BIT(CMD_PLAN) | BIT(CMD_INSPECT) | BIT(CMD_VERIFY) | BIT(CMD_LOGITS) |             \
-     BIT(CMD_TOKENIZE) | BIT(CMD_DETOKENIZE) | BIT(CMD_EVAL) | BIT(CMD_BENCH))
+     BIT(CMD_TOKENIZE) | BIT(CMD_DETOKENIZE) | BIT(CMD_TEMPLATE) | BIT(CMD_EVAL) | BIT(CMD_BENCH))
 #define PASSES      (BIT(CMD_RUN) | BIT(CMD_LOGITS) | BIT(CMD_EVAL) | BIT(CMD_BENCH))
 #define PLANS       (PASSES | BIT(CMD_PLAN))
+#define CHATS       (BIT(CMD_RUN) | BIT(CMD_TEMPLATE))
 #define ONLY(c)     BIT(c)
 #define AT(field)   offsetof(options, field)
 #define U32_TOP     4294967295.0
@@ -44,6 +45,17 @@ const option_row option_table[] = {
      "spell special tokens too"},
     {"plain", 0, KIND_FLAG, GROUP_INPUT, ONLY(CMD_RUN) | ONLY(CMD_LOGITS) | ONLY(CMD_TOKENIZE) | ONLY(CMD_EVAL), AT(plain), NULL, 0, 0,
      "spellings of special tokens are ordinary text"},
+
+    {"messages", 0, KIND_TEXT, GROUP_INPUT, CHATS, AT(messages), "FILE", 0, 0,
+     "a conversation as JSON, an array of objects with role\nand content, through the model's chat template; - reads\nstandard input"},
+    {"tools", 0, KIND_TEXT, GROUP_INPUT, CHATS, AT(tools), "FILE", 0, 0,
+     "with --messages: a JSON array that describes functions"},
+    {"variables", 0, KIND_TEXT, GROUP_INPUT, CHATS, AT(variables), "FILE", 0, 0,
+     "with --messages: a JSON object of further variables for\nthe template, as {\"enable_thinking\": false}"},
+    {"template", 0, KIND_TEXT, GROUP_INPUT, CHATS, AT(template_file), "FILE", 0, 0,
+     "with --messages: a chat template instead of the model's"},
+    {"no-generation-prompt", 0, KIND_FLAG, GROUP_INPUT, CHATS, AT(no_generation_prompt), NULL, 0, 0,
+     "with --messages: do not open the answer at the end"},
 
     {"tokens", 'n', KIND_COUNT, GROUP_GENERATION, ONLY(CMD_RUN), AT(n), "N", 0, CONTEXT_TOP,
      "tokens to generate at most (default 128)"},

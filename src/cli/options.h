@@ -17,6 +17,7 @@ typedef enum command_id {
     CMD_LOGITS,
     CMD_TOKENIZE,
     CMD_DETOKENIZE,
+    CMD_TEMPLATE,
     CMD_EVAL,
     CMD_BENCH,
     CMD_COMPLETION,
@@ -50,6 +51,8 @@ typedef struct options {
     const char *prompt, *file;
     id_list ids;
     bool jsonl, no_special, special, plain;
+    const char *messages, *tools, *variables, *template_file; /* files of a chat */
+    bool no_generation_prompt;
     /* generation */
     uint32_t n;
     double temperature, top_p, min_p, repetition_penalty;

@@ -147,9 +147,11 @@ int prompt_ids(const work *w, id_list *ids)
 {
     const options *o = w->options;
     const char *name = commands[o->command].name;
-    if ((o->prompt != NULL) + (o->file != NULL) + (o->ids.n > 0) != 1)
-        return fail_usage("%s: expected one of -p, -f and --ids, found %s", name,
-                          o->prompt || o->file || o->ids.n ? "several" : "none");
+    bool chat = o->messages != NULL;
+    if ((o->prompt != NULL) + (o->file != NULL) + (o->ids.n > 0) + chat != 1)
+        return fail_usage("%s: expected one of -p, -f%s, found %s", name,
+                          o->command == CMD_RUN ? ", --ids and --messages" : " and --ids",
+                          o->prompt || o->file || o->ids.n || chat ? "several" : "none");
     if (o->ids.n) {
         for (size_t i = 0; i < o->ids.n; i++) {
             if (w->model.vocab && (uint32_t)o->ids.data[i] >= w->model.vocab)
@@ -162,11 +164,16 @@ int prompt_ids(const work *w, id_list *ids)
     int code = work_need_tokenizer(w, "give the prompt as --ids");
     if (code != EXIT_DONE) return code;
     text_buffer text = {0};
-    if (o->file)
+    unsigned flags = text_flags(o);
+    if (chat) {
+        code = render_messages(w, &text);
+        flags |= LAMINA_NO_SPECIAL; /* the template has written BOS where it belongs */
+    } else if (o->file) {
         code = text_read_file(&text, o->file);
-    else if (!text_append(&text, o->prompt, strlen(o->prompt)))
+    } else if (!text_append(&text, o->prompt, strlen(o->prompt))) {
         code = fail("out of memory");
-    if (code == EXIT_DONE) code = tokenize_text(w, text.data, text.n, text_flags(o), ids);
+    }
+    if (code == EXIT_DONE) code = tokenize_text(w, text.data, text.n, flags, ids);
     text_free(&text);
     if (code == EXIT_DONE && !ids->n) code = fail_usage("%s: the prompt has no tokens", name);
     return code;
