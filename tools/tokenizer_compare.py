@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Compares lamina's tokenizers with Hugging Face's, or tiktoken, on generated texts: ids, and decoding with and without special tokens.
+"""Compares lamina's tokenizers with Hugging Face's, tiktoken or sentencepiece on generated texts: ids, and decoding with and without special tokens.
 
-Usage: tokenizer_compare.py DRIVER [-n TEXTS] [--seed N] [--plain] [--variants FOLDER] [--ranks FILE FOLDER]
+Usage: tokenizer_compare.py DRIVER [-n TEXTS] [--seed N] [--plain] [--variants FOLDER]
+                            [--sentencepiece FOLDER] [--ranks FILE FOLDER]
                             [--gguf SHARED FOLDER] FOLDER...
-DRIVER: the program test_format_tokenizer. FOLDER: with a tokenizer.json, or with ranks.
-Exit status 1 when anything differs. Needs tokenizers==0.23.3, tiktoken==0.14.0 (gguf==0.19.0 for .gguf)."""
+DRIVER: the program test_format_tokenizer. FOLDER: with a tokenizer.json, ranks or sentencepiece's tokenizer.model.
+Exit status 1 when anything differs. Needs tokenizers==0.23.3, tiktoken==0.14.0, sentencepiece==0.2.3 (gguf==0.19.0 for .gguf)."""
 import argparse
 import os
 import struct
@@ -16,6 +17,7 @@ from tokenizers import Tokenizer
 
 import tokenizer_gguf
 import tokenizer_ranks
+import tokenizer_sp
 import tokenizer_texts
 import tokenizer_variants
 
@@ -36,7 +38,7 @@ def write_gguf(shared, folder):
 
 
 def oracle(path):
-    return oracles.get(path) or tokenizer_ranks.load(path)
+    return oracles.get(path) or (tokenizer_sp if tokenizer_sp.is_model(path) else tokenizer_ranks).load(path)
 
 
 def records(stream):
@@ -75,10 +77,10 @@ def compare(driver, path, n, seed, plain):
                 print("ids", ascii(t), ids, want, sep="\n  ")
             continue
         for keep, text in enumerate(texts):
-            if text != tk.decode(ids, skip_special_tokens=not keep):
+            if (want := tk.decode(ids, skip_special_tokens=not keep)) is not None and text != want:
                 wrong_text += 1
                 if wrong_text <= 5:
-                    print("text", ascii(t), ascii(text), ascii(tk.decode(ids, skip_special_tokens=not keep)), sep="\n  ")
+                    print("text", ascii(t), ascii(text), ascii(want), sep="\n  ")
     process.wait()
     print("%s: %d texts%s, ids differ in %d, decoding in %d" % (path, n, " (plain)" if plain else "", wrong_ids, wrong_text),
           flush=True)
@@ -94,6 +96,7 @@ def main():
                    help="write folders of GLM-4's, Kimi's and Mistral's form with the ranks of FILE and compare them too")
     a.add_argument("--gguf", nargs=2, metavar=("SHARED", "FOLDER"),
                    help="write GGUF vocabularies of the tokenizers in SHARED and compare them too")
+    a.add_argument("--sentencepiece", default="", help="train small models into this folder and compare them too")
     a.add_argument("-n", type=int, default=100000)
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--plain", action="store_true")
@@ -103,6 +106,8 @@ def main():
             a.folders.append(os.path.join(a.variants, name))
             os.makedirs(a.folders[-1], exist_ok=True)
             tk.save(a.folders[-1] + "/tokenizer.json")
+    if a.sentencepiece:
+        a.folders += [tokenizer_sp.train(a.sentencepiece, name) for name in tokenizer_sp.SMALL]
     if a.gguf:
         a.folders += write_gguf(*a.gguf)
     if a.ranks:

@@ -24,6 +24,10 @@ void tokenizer_free(tokenizer *t)
     mem_free(t->m, t->vocab.piece_table);
     mem_free(t->m, t->bpe.merged);
     mem_free(t->m, t->bpe.pair_table);
+    mem_free(t->m, t->scored.score);
+    mem_free(t->m, t->scored.rank);
+    mem_free(t->m, t->scored.trie);
+    mem_free(t->m, t->user.entries);
     mem_free(t->m, t->before);
     mem_free(t->m, t->after);
     pcre2_general_context_free(t->general);
@@ -124,6 +128,10 @@ static void encoder_free(encoder *e)
     mem_free(e->m, e->points);
     mem_free(e->m, e->symbols);
     mem_free(e->m, e->heap);
+    mem_free(e->m, e->scored);
+    mem_free(e->m, e->unused);
+    mem_free(e->m, e->path);
+    mem_free(e->m, e->pieces);
     mem_free(e->m, e->cache);
 }
 
@@ -133,8 +141,8 @@ static lamina_status encoder_new(encoder *e, size_t bytes)
     e->capacity = bytes / 4 + 64;
     e->ids = mem_array(e->m, MEM_TOKENIZER, e->capacity, sizeof *e->ids, e->err);
     if (!e->ids) return no_memory(e->err);
-    if (bytes < 4096 || (e->t->n_splitters == 0 && !e->t->bpe.cuts))
-        return LAMINA_OK; /* too short to repeat itself, or all one word */
+    bool words = e->t->n_splitters || e->t->bpe.cuts || (e->t->kind == MODEL_SCORED && e->t->scored.cuts);
+    if (bytes < 4096 || !words) return LAMINA_OK; /* too short to repeat itself, or all one word */
     e->cache = mem_array(e->m, MEM_TOKENIZER, WORD_CACHE_SIZE, sizeof *e->cache, e->err);
     return e->cache ? LAMINA_OK : no_memory(e->err);
 }
@@ -186,7 +194,7 @@ static lamina_status read_if_there(memory *m, const char *folder, const char *na
 
 static lamina_status no_tokenizer(const char *folder, lamina_error *err)
 {
-    static const char *const others[] = {"tokenizer.model", "qwen.tiktoken", "vocab.json", "spiece.model", "vocab.txt"};
+    static const char *const others[] = {"qwen.tiktoken", "vocab.json", "vocab.txt"};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         char path[4096];
         size_t n = strlen(folder), k = strlen(others[i]);
@@ -239,10 +247,15 @@ lamina_status tokenizer_from_folder(memory *m, const char *path, tokenizer **out
         f.ranks_name = ranks[i].name;
         f.ranks_bytes = ranks[i].bytes;
     }
+    if (!f.ranks) {
+        f.sp = ranks[2].text;
+        f.sp_bytes = ranks[2].bytes;
+    }
     if (status == LAMINA_OK)
         status = f.json     ? tokenizer_read_json(m, &f, out, err)
                  : f.tekken ? tokenizer_read_tekken(m, &f, out, err)
                  : f.ranks  ? tokenizer_read_ranks(m, &f, out, err)
+                 : f.sp     ? tokenizer_read_sentencepiece(m, &f, out, err)
                             : no_tokenizer(path, err);
     for (size_t i = 0; i < WANTED; i++) mem_free(m, texts[i]);
     return status;

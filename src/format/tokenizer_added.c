@@ -51,8 +51,7 @@ static uint32_t lower_bound(const matcher *mt, uint32_t low, uint32_t high, size
     return low;
 }
 
-/* The longest spelling that text [bytes > 0] begins with; NULL: none. */
-static const matcher_entry *longest(const matcher *mt, const char *text, size_t bytes)
+const matcher_entry *matcher_longest(const matcher *mt, const char *text, size_t bytes)
 {
     uint32_t low = mt->first[(unsigned char)text[0]], high = mt->first[(unsigned char)text[0] + 1];
     const matcher_entry *best = NULL;
@@ -119,7 +118,7 @@ bool added_next(const tokenizer *t, const matcher *mt, bool plain, const char *t
     for (size_t at = c->at; at < bytes; at++) {
         unsigned char byte = (unsigned char)text[at];
         if (mt->first[byte] == mt->first[byte + 1]) continue;
-        const matcher_entry *entry = longest(mt, text + at, bytes - at);
+        const matcher_entry *entry = matcher_longest(mt, text + at, bytes - at);
         if (!entry) continue;
         const added_token *token = &t->added[entry->token];
         size_t end = at + entry->text.bytes;

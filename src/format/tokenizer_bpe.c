@@ -215,7 +215,7 @@ static size_t merge_short(const bpe_model *b, uint32_t *ids, size_t n)
 }
 
 /* A heap of rank << 32 | position, least first. */
-static void heap_push(uint64_t *heap, size_t *n, uint64_t key)
+void bpe_heap_push(uint64_t *heap, size_t *n, uint64_t key)
 {
     size_t at = (*n)++;
     while (at > 0 && heap[(at - 1) / 2] > key) {
@@ -225,7 +225,7 @@ static void heap_push(uint64_t *heap, size_t *n, uint64_t key)
     heap[at] = key;
 }
 
-static uint64_t heap_pop(uint64_t *heap, size_t *n)
+uint64_t bpe_heap_pop(uint64_t *heap, size_t *n)
 {
     uint64_t top = heap[0], last = heap[--*n];
     size_t at = 0, child;
@@ -242,7 +242,7 @@ static uint64_t heap_pop(uint64_t *heap, size_t *n)
 static void rank_symbol(const bpe_model *b, bpe_symbol *s, uint32_t at, uint64_t *heap, size_t *n_heap)
 {
     s[at].rank = s[at].next == NOWHERE ? NO_RANK : pair_rank(b, s[at].id, s[s[at].next].id);
-    if (s[at].rank != NO_RANK) heap_push(heap, n_heap, (uint64_t)s[at].rank << 32 | at);
+    if (s[at].rank != NO_RANK) bpe_heap_push(heap, n_heap, (uint64_t)s[at].rank << 32 | at);
 }
 
 static void merge_long(const bpe_model *b, bpe_symbol *s, size_t n, uint64_t *heap)
@@ -254,7 +254,7 @@ static void merge_long(const bpe_model *b, bpe_symbol *s, size_t n, uint64_t *he
     }
     for (size_t i = 0; i < n; i++) rank_symbol(b, s, (uint32_t)i, heap, &n_heap);
     while (n_heap > 0) {
-        uint64_t top = heap_pop(heap, &n_heap);
+        uint64_t top = bpe_heap_pop(heap, &n_heap);
         uint32_t at = (uint32_t)top;
         if (s[at].rank != (uint32_t)(top >> 32)) continue; /* the pair is no more */
         uint32_t right = s[at].next;

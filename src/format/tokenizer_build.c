@@ -194,6 +194,8 @@ void builder_end(builder *b)
     mem_free(b->m, b->spans);
     mem_free(b->m, b->table);
     mem_free(b->m, b->pairs);
+    mem_free(b->m, b->scores);
+    mem_free(b->m, b->score_flags);
     *b = (builder){0};
 }
 
@@ -268,6 +270,32 @@ lamina_status builder_piece(builder *b, uint64_t id, const char *text, size_t by
     b->n_pieces++;
     if (b->n_pieces > b->mask / 2) return builder_rehash(b, err);
     if (!table_put(b->table, b->mask, hash_bytes(text, bytes), (uint32_t)id)) return collides(b->name, err);
+    return LAMINA_OK;
+}
+
+lamina_status builder_score(builder *b, uint64_t id, double score, uint8_t flags, lamina_error *err)
+{
+    if (!(score >= -SCORE_LIMIT && score <= SCORE_LIMIT))
+        return error_set(err, LAMINA_E_FORMAT, "%s: piece %llu has score %g", b->name, (unsigned long long)id, score);
+    TRY(array_grow(b->m, (void **)&b->scores, (size_t)id, &b->scores_capacity, sizeof *b->scores, err));
+    TRY(array_grow(b->m, (void **)&b->score_flags, (size_t)id, &b->score_flags_capacity, 1, err));
+    for (size_t i = b->n_scores; i < id; i++) {
+        b->scores[i] = 0;
+        b->score_flags[i] = 0;
+    }
+    b->scores[id] = score;
+    b->score_flags[id] = flags;
+    if (b->n_scores <= id) b->n_scores = (size_t)id + 1;
+    return LAMINA_OK;
+}
+
+lamina_status builder_charsmap(builder *b, const char *data, size_t bytes, lamina_error *err)
+{
+    TRY(charsmap_check(b->name, data, bytes, err));
+    if (b->t->charsmap.bytes) return error_set(err, LAMINA_E_UNSUPPORTED, "%s: a second precompiled_charsmap", b->name);
+    char *copy = arena_strndup(b->t->strings, data, bytes, err);
+    if (!copy) return no_memory(err);
+    b->t->charsmap = (text_span){copy, (uint32_t)bytes};
     return LAMINA_OK;
 }
 
@@ -515,7 +543,9 @@ static lamina_status make_vocabulary(builder *b, lamina_error *err)
         bool mapped = b->raw || (t->byte_level && bytes_from_alphabet(text, s.bytes, v->text + at, &bytes));
         if (!mapped || b->raw) memcpy(v->text + at, text, s.bytes);
         bool model = builder_find(b, text, s.bytes) == (int32_t)id;
-        v->flags[id] = (uint8_t)(PIECE_PRESENT | (model && (mapped || !t->byte_level) ? PIECE_LOOKUP : 0));
+        unsigned look = PIECE_LOOKUP;
+        if (model_has_scores(t->kind)) look = id < b->n_scores ? b->score_flags[id] : 0;
+        v->flags[id] = (uint8_t)(PIECE_PRESENT | (model && (mapped || !t->byte_level) ? look : 0));
         at += mapped ? bytes : s.bytes;
     }
     v->offset[n] = (uint32_t)at;
@@ -580,6 +610,11 @@ lamina_status builder_finish(builder *b, tokenizer **out, lamina_error *err)
         t->bpe.byte_fallback = false;
     }
     TRY(make_vocabulary(b, err));
+    if (model_has_scores(t->kind)) {
+        t->scored.score = mem_array(b->m, MEM_TOKENIZER, b->n_ids, sizeof *t->scored.score, err);
+        if (!t->scored.score) return no_memory(err);
+        if (b->n_scores) memcpy(t->scored.score, b->scores, b->n_scores * sizeof *b->scores);
+    }
     TRY(order_added(b, err));
     mem_free(b->m, b->text.data);
     mem_free(b->m, b->spans);
@@ -674,6 +709,7 @@ lamina_status tokenizer_seal(tokenizer *t, const char *name, const uint64_t *pai
         if (bytes > t->words.longest) t->words.longest = bytes;
     }
     TRY(bpe_seal(t, name, pairs, err));
+    if (model_has_scores(t->kind)) TRY(scored_seal(t, name, err));
     TRY(seal_patterns(t, name, err));
     return seal_added(t, err);
 }

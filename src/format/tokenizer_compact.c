@@ -15,7 +15,7 @@
 #include "format/tokenizer_unicode.h"
 
 static const char magic[8] = "LAMTOKEN";
-enum { VERSION = 3, NONE = -1 };
+enum { VERSION = 4, NONE = -1 };
 
 /* ---- writing ------------------------------------------------------------------------------------------------ */
 
@@ -50,7 +50,7 @@ static void put_steps(writer *w, const tokenizer *t)
     for (uint32_t i = 0; i < t->n_normalizers; i++) {
         const normalizer_step *s = &t->normalizers[i];
         put_u32(w, (uint32_t)s->kind);
-        put_u32(w, (uint32_t)s->left | (uint32_t)s->right << 1 | (uint32_t)s->find.literal << 2);
+        put_u32(w, (uint32_t)s->left | (uint32_t)s->right << 1 | (uint32_t)s->find.literal << 2 | s->flags << 3);
         put_span(w, s->find.source);
         put_span(w, s->content);
     }
@@ -130,6 +130,24 @@ static void put_merges(writer *w, const bpe_model *b)
     mem_free(w->m, pairs);
 }
 
+static void put_double(writer *w, double v)
+{
+    uint64_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    put_u32(w, (uint32_t)bits);
+    put_u32(w, (uint32_t)(bits >> 32));
+}
+
+/* The map of characters; and of scored models the scores. */
+static void put_scores(writer *w, const tokenizer *t)
+{
+    put_span(w, t->charsmap);
+    if (!model_has_scores(t->kind)) return;
+    put_u32(w, (uint32_t)t->scored.single | (uint32_t)t->scored.refind << 1);
+    put_double(w, t->scored.unknown_score);
+    for (uint32_t i = 0; i < t->vocab.n_ids; i++) put_double(w, t->scored.score[i]);
+}
+
 lamina_status tokenizer_save(memory *m, const tokenizer *t, void **data, size_t *bytes, lamina_error *err)
 {
     writer w = {.m = m, .err = err};
@@ -155,6 +173,7 @@ lamina_status tokenizer_save(memory *m, const tokenizer *t, void **data, size_t 
     put_raw(&w, v->flags, v->n_ids);
     put_raw(&w, v->text, v->offset[v->n_ids]);
     put_merges(&w, &t->bpe);
+    put_scores(&w, t);
     if (w.status != LAMINA_OK) {
         mem_free(m, w.out.data);
         return w.status;
@@ -247,7 +266,8 @@ static lamina_status get_normalizers(reader *r)
     for (uint32_t i = 0; i < t->n_normalizers && !r->bad; i++) {
         normalizer_step *s = &t->normalizers[i];
         s->kind = (normalizer_kind)get_below(r, NORMALIZE_KINDS, "a normalizer's kind");
-        uint32_t flags = get_u32(r);
+        uint32_t flags = get_below(r, 256, "a normalizer's flags");
+        s->flags = flags >> 3;
         s->left = flags & 1;
         s->right = (flags >> 1) & 1;
         s->find.literal = (flags >> 2) & 1;
@@ -381,7 +401,7 @@ static lamina_status get_vocabulary(reader *r)
     memcpy(v->text, text, v->offset[n]);
     memcpy(v->flags, flags, n);
     for (uint32_t i = 0; i < n; i++) {
-        if (v->flags[i] > (PIECE_PRESENT | PIECE_LOOKUP | PIECE_SPECIAL | PIECE_RESPELT)) fail(r, "a piece's flags");
+        if (v->flags[i] >= 2 * PIECE_UNUSED) fail(r, "a piece's flags");
         size_t bytes = v->offset[i + 1] - v->offset[i];
         if (!t->byte_level && utf8_valid(v->text + v->offset[i], bytes) != bytes) fail(r, "a piece that is not UTF-8");
     }
@@ -425,6 +445,43 @@ static lamina_status get_merges(reader *r, uint64_t **pairs)
     return LAMINA_OK;
 }
 
+static double get_score(reader *r)
+{
+    const unsigned char *p = take(r, 8);
+    uint64_t bits = p ? load_u32(p) | (uint64_t)load_u32(p + 4) << 32 : 0;
+    double v;
+    memcpy(&v, &bits, sizeof v);
+    if (v >= -2 * SCORE_LIMIT && v <= SCORE_LIMIT) return v;
+    fail(r, "a score");
+    return 0;
+}
+
+static lamina_status get_scores(reader *r)
+{
+    tokenizer *t = r->t;
+    uint32_t n = get_u32(r);
+    const unsigned char *map = take(r, n);
+    if (map && n) {
+        if (charsmap_check("tokenizer", (const char *)map, n, NULL) != LAMINA_OK) fail(r, "the map of characters");
+        char *copy = arena_strndup(t->strings, (const char *)map, n, r->err);
+        if (!copy) return no_memory(r->err);
+        t->charsmap = (text_span){copy, n};
+    }
+    if (!model_has_scores(t->kind)) return LAMINA_OK;
+    uint32_t flags = get_below(r, 4, "the model's flags");
+    t->scored.single = flags & 1;
+    t->scored.refind = flags >> 1 & 1;
+    t->scored.unknown_score = get_score(r);
+    if (r->bad || t->byte_level) {
+        fail(r, "scores of bytes");
+        return LAMINA_OK;
+    }
+    t->scored.score = mem_array(t->m, MEM_TOKENIZER, t->vocab.n_ids, sizeof *t->scored.score, r->err);
+    if (!t->scored.score) return no_memory(r->err);
+    for (uint32_t i = 0; i < t->vocab.n_ids; i++) t->scored.score[i] = get_score(r);
+    return LAMINA_OK;
+}
+
 static lamina_status get_affixes(reader *r)
 {
     tokenizer *t = r->t;
@@ -434,7 +491,8 @@ static lamina_status get_affixes(reader *r)
         fail(r, "an affix of bytes");
     t->words.unknown = get_id(r);
     t->words.max_chars = get_below(r, TOKEN_MAX_WORD + 1, "a word's length");
-    if (t->kind != MODEL_BPE && (t->words.unknown < 0 || t->byte_level)) fail(r, "the model of words");
+    bool words = t->kind == MODEL_WORDPIECE || t->kind == MODEL_WORDLEVEL;
+    if (words && (t->words.unknown < 0 || t->byte_level)) fail(r, "the model of words");
     return get_affix(r, &t->words.continuing);
 }
 
@@ -463,6 +521,7 @@ static lamina_status read_all(reader *r, uint64_t **pairs)
     TRY(get_vocabulary(r));
     check_ids(r);
     TRY(get_merges(r, pairs));
+    TRY(get_scores(r));
     if (r->at != r->bytes) fail(r, "bytes behind the end");
     return LAMINA_OK;
 }

@@ -262,7 +262,7 @@ static bool is_word_decoder(const tokenizer *t)
     for (uint32_t i = 0; i < t->n_decoders; i++) {
         decoder_kind kind = t->decoders[i].kind;
         if (kind == DECODE_FUSE) return false;
-        if (kind == DECODE_STRIP || kind >= DECODE_METASPACE) return true;
+        if (kind == DECODE_STRIP || (kind >= DECODE_METASPACE && kind != DECODE_SENTENCEPIECE)) return true;
     }
     return false;
 }
@@ -273,6 +273,24 @@ static text_span spelling(const tokenizer *t, uint32_t id)
     for (uint32_t i = 0; (v->flags[id] & PIECE_RESPELT) && i < t->n_added; i++)
         if (t->added[i].id == id && t->added[i].shown.data) return t->added[i].shown;
     return (text_span){v->text + v->offset[id], v->offset[id + 1] - v->offset[id]};
+}
+
+/* sentencepiece's decoding: U+2581 is a space, but at the text's begin (sentencepiece_processor.cc). */
+static void put_sentencepiece(text_decoder *x, const tokenizer *t, const decoder_step *d, uint32_t id, text_span s)
+{
+    static const char mark[3] = {'\xe2', '\x96', '\x81'};
+    if ((int64_t)id == t->bpe.unknown) {
+        put_text(x, d->content.data, d->content.bytes);
+        return;
+    }
+    bool bare = !x->state->begun && d->first_bare && begins_with(s, (text_span){mark, sizeof mark});
+    if (bare) s = (text_span){s.data + sizeof mark, s.bytes - (uint32_t)sizeof mark};
+    for (uint32_t at = 0, n; at < s.bytes; at += n) {
+        bool space = begins_with((text_span){s.data + at, s.bytes - at}, (text_span){mark, sizeof mark});
+        n = space ? (uint32_t)sizeof mark : 1;
+        put_text(x, space ? " " : s.data + at, 1);
+    }
+    if (bare && !d->cleanup) x->state->begun = true;
 }
 
 static lamina_status decode_piece(const tokenizer *t, lamina_detokenizer *state, uint32_t id, sink *out,
@@ -288,7 +306,7 @@ static lamina_status decode_piece(const tokenizer *t, lamina_detokenizer *state,
     bool fallback = false, fused = false;
     text_decoder x = {.state = state, .s = out};
     for (uint32_t i = 0; i < t->n_decoders; i++) {
-        if (t->decoders[i].kind == DECODE_BYTE_FALLBACK) fallback = true;
+        if (t->decoders[i].kind == DECODE_BYTE_FALLBACK || t->decoders[i].kind == DECODE_SENTENCEPIECE) fallback = true;
         if (t->decoders[i].kind == DECODE_FUSE) fused = true;
         if (t->decoders[i].kind == DECODE_STRIP && fused) x.strip = &t->decoders[i];
     }
@@ -302,6 +320,10 @@ static lamina_status decode_piece(const tokenizer *t, lamina_detokenizer *state,
     }
     if (state->n_pending) state->begun = true;
     flush(state, true, out);
+    if (t->n_decoders && t->decoders[0].kind == DECODE_SENTENCEPIECE) {
+        put_sentencepiece(&x, t, &t->decoders[0], id, s);
+        return LAMINA_OK;
+    }
     if (is_word_decoder(t)) return decode_word(&x, t, text, bytes, err);
     put_replaced(&x, t, 0, text, bytes);
     return LAMINA_OK;

@@ -224,6 +224,8 @@ static lamina_status read_gguf(builder *b, const gguf *g, lamina_error *err)
 {
     gguf_string model = {"", 0};
     gguf_text(g, "tokenizer.ggml.model", &model);
+    bool llama = model.bytes == 5 && memcmp(model.data, "llama", 5) == 0;
+    if (llama || (model.bytes == 2 && memcmp(model.data, "t5", 2) == 0)) return gguf_read_scored(b, g, !llama, err);
     if (model.bytes != 4 || memcmp(model.data, "gpt2", 4) != 0)
         return error_set(err, LAMINA_E_UNSUPPORTED, "%s: tokenizer.ggml.model \"%.*s\" is not supported", gguf_name,
                          (int)(model.bytes < 60 ? model.bytes : 60), model.data);

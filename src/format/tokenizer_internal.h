@@ -13,6 +13,8 @@
 
 #include "format/tokenizer.h"
 
+#define SCORE_LIMIT 1e20 /* of a piece; sums of them stay within single precision */
+
 enum {
     TOKEN_ID_BITS = 21,                       /* ids share words with ranks and tags, see pair_table, piece_table */
     TOKEN_MAX_IDS = (1 << TOKEN_ID_BITS) - 1, /* 2 million: eight times the largest vocabulary known */
@@ -53,12 +55,23 @@ typedef enum normalizer_kind {
     NORMALIZE_SPACE_IDEOGRAPHS, /* a space on both sides of each (BertNormalizer) */
     NORMALIZE_NMT,              /* some controls vanish, some become a space */
     NORMALIZE_BYTE_CHARS,       /* bytes spelt in GPT-2's alphabet */
+    NORMALIZE_CHARSMAP,         /* tokenizer.charsmap, by grapheme clusters as tokenizer.json's Precompiled */
+    NORMALIZE_SENTENCEPIECE,    /* tokenizer.charsmap and spaces, as sentencepiece; see SP_ flags */
     NORMALIZE_KINDS
 } normalizer_kind;
+
+enum {
+    SP_PREFIX = 1,  /* a space before a text */
+    SP_SUFFIX = 2,  /* that space goes behind it */
+    SP_SQUEEZE = 4, /* of a run of spaces one remains, none at the ends */
+    SP_ESCAPE = 8,  /* spaces are spelt U+2581 */
+    SP_FIRST = 16   /* SP_PREFIX only at the whole text's begin, not behind an added token */
+};
 
 typedef struct normalizer_step {
     normalizer_kind kind;
     bool left, right;
+    uint32_t flags; /* SP_ of NORMALIZE_SENTENCEPIECE */
     pattern find;
     text_span content;
 } normalizer_step;
@@ -112,6 +125,8 @@ typedef enum decoder_kind {
     DECODE_WORDPIECE,     /* `find` continues a word, all else but the first piece begins one; cleanup: BERT's */
     DECODE_WORD_END,      /* `find` at a piece's end is a space, unless nothing follows */
     DECODE_SPACED,        /* a space between pieces: what no decoder means */
+    DECODE_SENTENCEPIECE, /* U+2581 is a space, the first of a text nothing where `first_bare` (all of them at its begin
+                             where `cleanup`); the unknown token is `content`; <0xNN> -> that byte */
     DECODE_KINDS
 } decoder_kind;
 
@@ -144,7 +159,9 @@ enum {
     PIECE_PRESENT = 1,
     PIECE_LOOKUP = 2 /* the model finds it by its text */,
     PIECE_SPECIAL = 4,
-    PIECE_RESPELT = 8 /* see added_token.shown */
+    PIECE_RESPELT = 8 /* see added_token.shown */,
+    PIECE_USER = 16 /* scored models: found before all else, and never merged */,
+    PIECE_UNUSED = 32 /* scored models: may be merged further, is not given out */
 };
 
 /* Text of each id, and ids by text. For byte-level models a piece is its bytes, else as the file spells it. */
@@ -182,7 +199,43 @@ typedef struct word_model {
     text_span continuing;
 } word_model;
 
-typedef enum model_kind { MODEL_BPE, MODEL_WORDPIECE, MODEL_WORDLEVEL, MODEL_KINDS } model_kind;
+/* Prefixes of pieces: the children of a node stand together, by byte. */
+typedef struct trie_node {
+    uint32_t first; /* child; of a node without children whose piece goes on: what is left is compared, see tail */
+    int32_t id;     /* -1: no piece ends here */
+    uint16_t n;     /* children, at most 256 */
+    uint16_t tail;  /* bytes of the piece behind this node */
+    uint8_t byte;
+} trie_node;
+
+/* Pieces with scores (sentencepiece). MODEL_SCORED: of all neighbours that spell a piece the best one is merged first,
+ * the leftmost of equals. MODEL_UNIGRAM: the segmentation of the greatest sum. The unknown token and the bytes' tokens
+ * are those of bpe_model. */
+typedef struct scored_model {
+    double *score;        /* [n_ids], finite */
+    double unknown_score; /* MODEL_UNIGRAM: of a character without a piece */
+    bool single;          /* sums are of single precision, as sentencepiece's; else double, as HF's */
+    bool refind;          /* what is unknown may, in one run, be a piece after all (HF) */
+    /* made by tokenizer_seal */
+    uint32_t *rank; /* [n_ids] MODEL_SCORED: 0 has the best score, equal ones are equal */
+    trie_node *trie;
+    uint32_t n_trie, longest;
+    bool cuts;       /* no piece goes on with U+2581 behind another character: words are independent */
+    bool has_unused; /* some piece is PIECE_UNUSED */
+} scored_model;
+
+typedef enum model_kind {
+    MODEL_BPE,
+    MODEL_WORDPIECE,
+    MODEL_WORDLEVEL,
+    MODEL_SCORED,
+    MODEL_UNIGRAM,
+    MODEL_KINDS
+} model_kind;
+static inline bool model_has_scores(model_kind kind)
+{
+    return kind == MODEL_SCORED || kind == MODEL_UNIGRAM;
+}
 
 struct tokenizer {
     memory *m;
@@ -200,6 +253,9 @@ struct tokenizer {
     vocabulary vocab;
     bpe_model bpe;
     word_model words;
+    scored_model scored;
+    matcher user;       /* pieces with PIECE_USER */
+    text_span charsmap; /* NORMALIZE_CHARSMAP, NORMALIZE_SENTENCEPIECE; bytes 0: none. Checked by charsmap_check(). */
     uint32_t *before, *after; /* ids that the template puts around a text */
     int32_t bos, eos;
     tokenizer_text *texts; /* [n_texts] of TOKEN_MAX_TEXTS, in `strings` */
@@ -238,6 +294,9 @@ typedef struct builder {
     uint64_t *pairs; /* merges in order: left, right */
     size_t n_merges, pairs_capacity, merged_capacity;
     size_t added_capacity;
+    double *scores;       /* [n_ids] of scored models, with ... */
+    uint8_t *score_flags; /* ... PIECE_LOOKUP, PIECE_USER, PIECE_UNUSED of each */
+    size_t n_scores, scores_capacity, score_flags_capacity;
 } builder;
 
 lamina_status builder_begin(memory *m, const char *name, builder *b, lamina_error *err);
@@ -245,6 +304,10 @@ void builder_end(builder *b); /* frees what is not handed over */
 lamina_status builder_text(builder *b, const char *data, size_t bytes, text_span *out, lamina_error *err); /* a copy */
 lamina_status builder_piece(builder *b, uint64_t id, const char *text, size_t bytes, lamina_error *err);
 int32_t builder_find(const builder *b, const char *text, size_t bytes); /* -1: none */
+/* The score of the piece that was placed last, and which of PIECE_LOOKUP, PIECE_USER, PIECE_UNUSED it has. */
+lamina_status builder_score(builder *b, uint64_t id, double score, uint8_t flags, lamina_error *err);
+/* The blob of a precompiled_charsmap, checked and copied. */
+lamina_status builder_charsmap(builder *b, const char *data, size_t bytes, lamina_error *err);
 lamina_status builder_merge(builder *b, text_span left, text_span right, lamina_error *err);
 lamina_status builder_merge_line(builder *b, const char *text, size_t bytes, lamina_error *err); /* "left right" */
 /* Merges implied by pieces: two neighbours that spell a piece may become it, the pieces in `order` [n] (ids) first. */
@@ -316,6 +379,17 @@ typedef struct bpe_symbol {
     uint32_t id, rank, previous, next;
 } bpe_symbol;
 
+typedef struct scored_symbol {
+    uint32_t begin, bytes, rank, previous, next;
+    int32_t id, made; /* -1: no piece; of this and the next symbol together */
+    bool frozen;
+} scored_symbol;
+typedef struct path_node { /* the best way to a byte */
+    double score;
+    int32_t id;
+    uint32_t begin; /* of the last piece; UINT32_MAX: no way */
+} path_node;
+
 typedef struct encoder {
     const tokenizer *t;
     memory *m;
@@ -335,7 +409,15 @@ typedef struct encoder {
     bpe_symbol *symbols;
     uint64_t *heap;
     size_t symbols_capacity, heap_capacity;
-    word_entry *cache; /* [WORD_CACHE_SIZE] or NULL */
+    scored_symbol *scored;
+    size_t scored_capacity;
+    uint32_t *unused; /* [n_ids] or NULL: bytes of the left part of an unused piece's last merge */
+    path_node *path;
+    size_t path_capacity;
+    uint32_t *pieces; /* a segmentation, from its end: end and id of each */
+    size_t pieces_capacity;
+    size_t unknown_begin, unknown_end; /* of a run of unknown characters, in the text being encoded */
+    word_entry *cache;                 /* [WORD_CACHE_SIZE] or NULL */
 } encoder;
 
 lamina_status encoder_emit(encoder *e, uint32_t id);
@@ -348,6 +430,21 @@ lamina_status bpe_encode(encoder *e, const char *text, size_t bytes);
 lamina_status words_encode(encoder *e, const char *text, size_t bytes); /* tokenizer_words.c */
 lamina_status bpe_seal(tokenizer *t, const char *name, const uint64_t *pairs, lamina_error *err);
 
+void bpe_heap_push(uint64_t *heap, size_t *n, uint64_t key); /* a heap, least first */
+uint64_t bpe_heap_pop(uint64_t *heap, size_t *n);
+/* tokenizer_scored.c, tokenizer_unigram.c */
+lamina_status scored_encode(encoder *e, const char *text, size_t bytes);
+lamina_status unigram_encode(encoder *e, const char *text, size_t bytes);
+lamina_status scored_seal(tokenizer *t, const char *name, lamina_error *err);
+lamina_status unigram_seal(tokenizer *t, lamina_error *err);
+size_t scored_word_end(const scored_model *s, const char *text, size_t bytes, size_t at); /* of the word at `at` */
+void scored_unknown_add(encoder *e, size_t begin, size_t end);                            /* an unknown character */
+lamina_status scored_unknown_flush(encoder *e, const char *text);                         /* what was gathered -> ids */
+/* tokenizer_charsmap.c */
+lamina_status charsmap_check(const char *name, const char *data, size_t bytes, lamina_error *err);
+lamina_status charsmap_normalize(encoder *e, const char *text, size_t bytes, text_buffer *out);
+lamina_status sentencepiece_normalize(encoder *e, uint32_t flags, const char *text, size_t bytes, text_buffer *out);
+
 /* tokenizer_added.c */
 typedef struct added_match {
     size_t begin, end;
@@ -356,6 +453,8 @@ typedef struct added_match {
 typedef struct added_cursor {
     size_t at, emitted;
 } added_cursor; /* zero-initialised */
+/* The longest spelling that text [bytes > 0] begins with; NULL: none. */
+const matcher_entry *matcher_longest(const matcher *mt, const char *text, size_t bytes);
 lamina_status matcher_seal(tokenizer *t, matcher *mt, const matcher_entry *entries, uint32_t n, lamina_error *err);
 /* The next added token; its begin and end include the white space that it takes. */
 bool added_next(const tokenizer *t, const matcher *mt, bool plain, const char *text, size_t bytes, added_cursor *c,
@@ -375,15 +474,22 @@ typedef struct tokenizer_files {
     const char *tekken;     /* tekken.json */
     const char *ranks;      /* a file of base64 and ranks ... */
     const char *ranks_name; /* ... and its name */
+    const char *sp;         /* tokenizer.model: sentencepiece's */
+    size_t sp_bytes;
     size_t tekken_bytes, ranks_bytes;
     size_t json_bytes, config_bytes, special_bytes, model_bytes, chat_bytes, chat_json_bytes, tool_use_bytes;
 } tokenizer_files;
 /* tokenizer_json.c, tokenizer_json_steps.c */
 lamina_status tokenizer_read_json(memory *m, const tokenizer_files *files, tokenizer **out, lamina_error *err);
 /* tokenizer_ranks.c: tiktoken's files, tekken.json. */
+/* text [bytes] -> out (room for 3/4 of it). false: not base64 with its padding. */
+bool base64_decode(const char *text, size_t bytes, char *out, size_t *out_bytes);
 bool tokenizer_is_ranks(const char *text, size_t bytes); /* by its first line */
 lamina_status tokenizer_read_ranks(memory *m, const tokenizer_files *files, tokenizer **out, lamina_error *err);
 lamina_status tokenizer_read_tekken(memory *m, const tokenizer_files *files, tokenizer **out, lamina_error *err);
+/* tokenizer_sentencepiece.c, tokenizer_gguf_scored.c */
+lamina_status tokenizer_read_sentencepiece(memory *m, const tokenizer_files *files, tokenizer **out, lamina_error *err);
+lamina_status gguf_read_scored(builder *b, const gguf *g, bool unigram, lamina_error *err);
 /* tokenizer_config.c: added and special tokens of tokenizer_config.json, or of special_tokens_map.json, and bos, eos.
  * ids: new tokens have the ids that the file gives them, else those that follow the vocabulary. */
 lamina_status tokenizer_read_config(builder *b, const tokenizer_files *files, bool ids, lamina_error *err);

@@ -169,6 +169,49 @@ static lamina_status read_words(builder *b, const jp *model, lamina_error *err)
     return error_set(err, LAMINA_E_FORMAT, "%s: the model's unk_token is not in its vocabulary", json_name);
 }
 
+/* [["piece", score], ...]: ids are places. */
+static lamina_status read_scored_pieces(builder *b, const jp *at, double *least, lamina_error *err)
+{
+    jp in, pair;
+    TRY(jp_enter(at, JP_ARRAY, &in, err));
+    for (uint64_t id = 0; jp_next_item(&in); id++, jp_skip(&in)) {
+        jp_text text;
+        double score;
+        TRY(jp_enter(&in, JP_ARRAY, &pair, err));
+        if (!jp_next_item(&pair)) return error_set(err, LAMINA_E_FORMAT, "%s: an empty piece", json_name);
+        TRY(jp_string(&pair, &text, err));
+        TRY(builder_piece(b, id, text.data, text.bytes, err));
+        if (!jp_next_item(&pair)) return error_set(err, LAMINA_E_FORMAT, "%s: a piece without a score", json_name);
+        TRY(jp_number(&pair, &score, err));
+        if (text.bytes == 0 || text.bytes >= TOKEN_MAX_PATTERN)
+            return error_set(err, LAMINA_E_FORMAT, "%s: a piece of %zu bytes", json_name, text.bytes);
+        TRY(builder_score(b, id, score, PIECE_LOOKUP, err));
+        if (id == 0 || score < *least) *least = score;
+    }
+    return LAMINA_OK;
+}
+
+static lamina_status read_unigram(builder *b, const jp *model, lamina_error *err)
+{
+    jp value;
+    bool found;
+    double least = 0;
+    int64_t unknown = -1;
+    if (b->t->byte_level) return unsupported("a ByteLevel step before a model of scores", err);
+    TRY(jp_member(model, "vocab", &found, &value, err));
+    if (!found) return error_set(err, LAMINA_E_FORMAT, "%s: a model without vocab", json_name);
+    TRY(read_scored_pieces(b, &value, &least, err));
+    TRY(jp_member(model, "unk_id", &found, &value, err));
+    if (found && jp_peek(&value) != JP_NULL) TRY(jp_integer(&value, &unknown, err));
+    if (unknown < -1 || unknown >= (int64_t)b->n_ids)
+        return error_set(err, LAMINA_E_FORMAT, "%s: unk_id %lld, the vocabulary has %zu", json_name, (long long)unknown,
+                         b->n_ids);
+    b->t->bpe.unknown = (int32_t)unknown;
+    b->t->scored.refind = true;
+    b->t->scored.unknown_score = least - 10;
+    return read_flag(model, "byte_fallback", &b->t->bpe.byte_fallback, err);
+}
+
 static lamina_status read_model(builder *b, const jp *root, lamina_error *err)
 {
     jp model, value;
@@ -177,8 +220,12 @@ static lamina_status read_model(builder *b, const jp *root, lamina_error *err)
     TRY(jp_member(root, "model", &found, &model, err));
     if (!found) return error_set(err, LAMINA_E_FORMAT, "%s: no \"model\"", json_name);
     TRY(jp_member(&model, "type", &found, &value, err));
+    bool typed = found;
     if (found) TRY(jp_string(&value, &type, err));
+    TRY(jp_member(&model, "vocab", &found, &value, err));
+    if (!typed && found && jp_peek(&value) == JP_ARRAY) type = (jp_text){"Unigram", 7};
     b->t->kind = jp_is(type, "BPE")         ? MODEL_BPE
+                 : jp_is(type, "Unigram")   ? MODEL_UNIGRAM
                  : jp_is(type, "WordPiece") ? MODEL_WORDPIECE
                  : jp_is(type, "WordLevel") ? MODEL_WORDLEVEL
                                             : MODEL_KINDS;
@@ -188,6 +235,9 @@ static lamina_status read_model(builder *b, const jp *root, lamina_error *err)
     case MODEL_WORDPIECE:
     case MODEL_WORDLEVEL:
         return read_words(b, &model, err);
+    case MODEL_UNIGRAM:
+        return read_unigram(b, &model, err);
+    case MODEL_SCORED:
     case MODEL_KINDS:
         break;
     }

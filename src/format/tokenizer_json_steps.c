@@ -142,11 +142,31 @@ static normalizer_kind simple_normalizer(const type_name *type)
     return NORMALIZE_KINDS;
 }
 
+/* Precompiled: base64 of sentencepiece's map. An empty one changes nothing. */
+static lamina_status read_charsmap(builder *b, const jp *at, lamina_error *err)
+{
+    jp value;
+    bool found;
+    jp_text text = {0};
+    text_buffer map = {0};
+    TRY(jp_member(at, "precompiled_charsmap", &found, &value, err));
+    if (found) TRY(jp_string(&value, &text, err));
+    if (text.bytes == 0) return LAMINA_OK;
+    lamina_status status = buffer_reserve(b->m, &map, text.bytes, err);
+    if (status == LAMINA_OK && !base64_decode(text.data, text.bytes, map.data, &map.bytes))
+        status = error_set(err, LAMINA_E_FORMAT, "%s: precompiled_charsmap is not base64", b->name);
+    if (status == LAMINA_OK) status = builder_charsmap(b, map.data, map.bytes, err);
+    mem_free(b->m, map.data);
+    TRY(status);
+    return builder_normalizer(b, &(normalizer_step){.kind = NORMALIZE_CHARSMAP}, err);
+}
+
 lamina_status json_read_normalizer(builder *b, const jp *at, lamina_error *err)
 {
     type_name type;
     TRY(read_type(b, at, "normalizer", &type, err));
     if (is(&type, "Sequence")) return read_sequence(b, at, "normalizers", json_read_normalizer, err);
+    if (is(&type, "Precompiled")) return read_charsmap(b, at, err);
     if (is(&type, "BertNormalizer")) return read_bert_normalizer(b, at, err);
     normalizer_step step = {.kind = simple_normalizer(&type)};
     if (is(&type, "Replace")) {

@@ -236,6 +236,10 @@ static lamina_status apply(encoder *e, const normalizer_step *step, const char *
         return map_chars(e, nmt, text, bytes, out);
     case NORMALIZE_BYTE_CHARS:
         return spell_bytes(e, text, bytes, out);
+    case NORMALIZE_CHARSMAP:
+        return charsmap_normalize(e, text, bytes, out);
+    case NORMALIZE_SENTENCEPIECE:
+        return sentencepiece_normalize(e, step->flags, text, bytes, out);
     case NORMALIZE_KINDS:
         break;
     }

@@ -222,6 +222,10 @@ static lamina_status encode_word(encoder *e, const char *text, size_t bytes)
     case MODEL_WORDPIECE:
     case MODEL_WORDLEVEL:
         return words_encode(e, text, bytes);
+    case MODEL_SCORED:
+        return scored_encode(e, text, bytes);
+    case MODEL_UNIGRAM:
+        return unigram_encode(e, text, bytes);
     case MODEL_KINDS:
         break;
     }

@@ -93,8 +93,7 @@ static int base64_digit(unsigned char c)
     return c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
-/* text [bytes] -> out (room for 3/4 of it). false: not base64 with its padding. */
-static bool base64_decode(const char *text, size_t bytes, char *out, size_t *out_bytes)
+bool base64_decode(const char *text, size_t bytes, char *out, size_t *out_bytes)
 {
     size_t pad = 0, n = 0;
     while (pad < 2 && pad < bytes && text[bytes - 1 - pad] == '=') pad++;
