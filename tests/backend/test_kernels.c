@@ -601,12 +601,17 @@ static void layer_norm_is_a_layer_norm(void)
     fill_floats(w, K, false);
     fill_floats(b, K, false);
     for (int i = 0; i < K; i++) x[i] += 10.0f;
-    for (int i = 0; i < K; i++) mean += (double)x[i] / K;
-    for (int i = 0; i < K; i++) variance += ((double)x[i] - mean) * ((double)x[i] - mean) / K;
+    for (int i = 0; i < K; i++) mean += (double)x[i];
+    mean /= K;
+    for (int i = 0; i < K; i++) {
+        double off = (double)x[i] - mean;
+        variance += off * off;
+    }
+    variance /= K;
     spec_layer_norm(&(norm_row){.x = x, .w = w, .b = b, .k = K, .eps = 1e-5f, .out = out});
     for (int i = 0; i < K; i++) {
         double want = ((double)x[i] - mean) / sqrt(variance + 1e-5) * (double)w[i] + (double)b[i];
-        worst = fmax(worst, fabs((double)out[i] - want));
+        if (fabs((double)out[i] - want) > worst) worst = fabs((double)out[i] - want);
     }
     double bound = (K / 16 + 8) * 0x1p-24 * 14 / sqrt(variance) * 4;
     printf("  worst error over its bound: %.3f\n", worst / bound);

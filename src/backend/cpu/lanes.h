@@ -771,26 +771,24 @@ INLINE void turn_keys(const attend_args *a, uint64_t slot, uint32_t d0, uint32_t
         }
 }
 
-/* The values of rows [r0, r1), wherever they lie. */
-INLINE void values_of_block(const attend_args *a, uint32_t r0, uint32_t r1, uint64_t block, const float *s,
-                            const bool half)
+/* The values of rows [r0, r1) where they lie in the keys. Apart, so that the other case stays small. */
+static __attribute__((noinline)) void values_in_keys(const attend_args *a, uint32_t r0, uint32_t r1, uint64_t block,
+                                                     const float *s)
 {
     uint64_t slot = block % a->capacity;
-    if (a->v) {
-        const uint8_t *v = (const uint8_t *)a->v + slot * a->v_dim * (half ? sizeof(uint16_t) : sizeof(float));
-        values_part(a, r0, r1, block, (value_block){v, a->v_dim, 0, a->v_dim}, s, half);
-        return;
-    }
     float *turned = a->scratch + ATTEND_ROWS * (ATTENTION_BLOCK + LANES);
     for (uint32_t d = 0; d < a->v_dim; d += ATTEND_VALUES) {
         uint32_t end = a->v_dim - d < ATTEND_VALUES ? a->v_dim : d + ATTEND_VALUES;
-        turn_keys(a, slot, d, end, turned, half);
+        if (a->half)
+            turn_keys(a, slot, d, end, turned, true);
+        else
+            turn_keys(a, slot, d, end, turned, false);
         values_part(a, r0, r1, block, (value_block){turned, ATTEND_VALUES, d, end}, s, false);
     }
 }
 
 /* What scores become besides their scale; positions that are not visible are masked afterwards. */
-INLINE void adjust(const attend_args *a, uint32_t r, uint64_t block, float *s)
+static __attribute__((noinline)) void adjust(const attend_args *a, uint32_t r, uint64_t block, float *s)
 {
     if (a->softcap != 0.0f) map(v16_softcap, s, v16_set1(a->softcap), ATTENTION_BLOCK);
     if (!a->sloped) return;
@@ -837,10 +835,15 @@ INLINE void attend_block(const attend_args *a, uint64_t block, float *s, float *
     for (; r + SCORE_ROWS <= r1; r += SCORE_ROWS) scores(a, r, slot, s + r * ATTENTION_BLOCK, SCORE_ROWS, half);
     for (; r < r1; r++) scores(a, r, slot, s + r * ATTENTION_BLOCK, 1, half);
     for (r = r0; r < r1; r++) {
-        adjust(a, r, block, s + r * ATTENTION_BLOCK);
+        if (a->softcap != 0.0f || a->sloped) adjust(a, r, block, s + r * ATTENTION_BLOCK);
         soften(a, r, seen_of(a, r, block), s + r * ATTENTION_BLOCK, l + r * LANES, m + r);
     }
-    if (r0 < r1) values_of_block(a, r0, r1, block, s, half);
+    if (!a->v) {
+        if (r0 < r1) values_in_keys(a, r0, r1, block, s);
+        return;
+    }
+    const uint8_t *v = (const uint8_t *)a->v + slot * a->v_dim * (half ? sizeof(uint16_t) : sizeof(float));
+    values_part(a, r0, r1, block, (value_block){v, a->v_dim, 0, a->v_dim}, s, half);
 }
 
 INLINE void attend_any(const attend_args *a, const bool half)
