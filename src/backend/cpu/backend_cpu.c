@@ -101,7 +101,7 @@ static void norm_rows(void *arg, uint64_t from, uint64_t to)
     const norm_job *j = arg;
     const norm_args *a = j->a;
     for (uint64_t i = from; i < to; i++) {
-        uint64_t at = i % a->w_rows * a->k;
+        uint64_t at = a->w_rows > 1 ? i % a->w_rows * a->k : 0;
         norm_row row = {.x = a->x + i * a->k,
                         .w = a->w ? a->w + at : NULL,
                         .b = a->b ? a->b + at : NULL,
