@@ -180,6 +180,7 @@ typedef struct lamina_plan_info {
     uint64_t process_bytes; /* program, libraries, tokenizer, tensor directory: resident already */
     uint64_t vector_bytes;  /* norms and biases, always resident */
     uint64_t kv_bytes, activation_bytes, ring_bytes, chunk_bytes, pinned_bytes;
+    uint64_t expert_bytes, expert_pool_bytes; /* of all routed experts; memory that caches them */
     uint64_t embedding_bytes;         /* kept whole only when all else is resident; else its rows are read as needed */
     uint64_t weight_bytes;            /* of the tensors that a pass uses */
     uint64_t streamed_bytes_per_pass; /* read from the disk by each decode step */

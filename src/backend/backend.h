@@ -159,6 +159,7 @@ typedef struct backend_ops {
     void (*add_scaled)(backend *b, float *x, const float *y, float s, uint64_t n);     /* x += s * y, both rounded */
     void (*add_bias)(backend *b, float *x, const float *bias, uint32_t n, uint32_t k); /* each row += bias */
     void (*scale)(backend *b, float *x, float s, uint64_t n);                          /* x *= s */
+    void (*clamp)(backend *b, float *x, float limit, uint64_t n); /* to [-limit, limit]; NaN stays */
     void (*scale_rows)(backend *b, float *x, const float *factors, uint32_t n, uint32_t k); /* row t *= factors[t] */
     void (*softcap)(backend *b, float *x, float cap, uint64_t n); /* x = cap * tanh(x / cap) */
     void (*sigmoid)(backend *b, float *x, uint64_t n);            /* x = 1 / (1 + exp(-x)) */

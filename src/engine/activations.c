@@ -29,6 +29,7 @@ static uint64_t attention_floats(const model *mo)
 static uint64_t widest_input(const model *mo)
 {
     uint64_t most = max64(mo->hidden, max64(mo->ffn, (uint64_t)mo->heads * max64(mo->head_dim, mo->v_dim)));
+    most = max64(most, max64(mo->experts.ffn, mo->experts.shared_ffn));
     return max64(most, max64(mo->q_lora, mo->kv_lora));
 }
 
@@ -62,8 +63,8 @@ uint64_t activations_bytes(lamina_engine *e, uint32_t rows, uint32_t logit_rows)
 {
     sizes s = sizes_of(e, rows, logit_rows);
     uint64_t vocab = e->model->vocab;
-    return 2 * s.x + s.held + s.wide + s.packed + 2 * s.angle + s.query + s.logits + 2 * s.norms + s.embed +
-           (uint64_t)rows * PER_ROW + vocab * (sizeof(float) + sizeof(candidate)) + 16384 +
+    return expert_buffers_bytes(e, rows) + 2 * s.x + s.held + s.wide + s.packed + 2 * s.angle + s.query + s.logits +
+           2 * s.norms + s.embed + (uint64_t)rows * PER_ROW + vocab * (sizeof(float) + sizeof(candidate)) + 16384 +
            backend_cpu_scratch(pool_threads(e->pool));
 }
 
@@ -90,6 +91,7 @@ lamina_status activations_new(lamina_engine *e, uint32_t rows, uint32_t logit_ro
     activations *a = &e->act;
     a->rows = rows;
     a->logit_rows = logit_rows;
+    TRY(expert_buffers_new(e, rows, err));
     TRY(take(e, &a->x, s.x, err));
     TRY(take(e, &a->t, s.x, err));
     TRY(take(e, &a->held, s.held, err));
@@ -116,6 +118,7 @@ lamina_status activations_new(lamina_engine *e, uint32_t rows, uint32_t logit_ro
 void activations_free(lamina_engine *e)
 {
     activations *a = &e->act;
+    expert_buffers_free(e);
     if (e->backend) {
         sizes s = a->rows ? sizes_of(e, a->rows, a->logit_rows) : (sizes){0};
         const backend_ops *ops = e->backend->ops;

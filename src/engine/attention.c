@@ -139,6 +139,11 @@ static lamina_status grouped_queries(const attention_step *s, const float **out)
     x.fused = x.out + n * x.wq;
     TRY(project(s, &x));
     if (!mo->qk_norm_late) norm_queries_and_keys(s, &x);
+    if (mo->clip_qkv > 0) {
+        p->ops->clamp(p->b, x.q, mo->clip_qkv, n * x.wq);
+        p->ops->clamp(p->b, x.k, mo->clip_qkv, n * x.wkv);
+        p->ops->clamp(p->b, x.v, mo->clip_qkv, n * x.wkv);
+    }
     if (s->l->rope >= 0) {
         rotate(s, x.q, mo->heads, mo->head_dim);
         rotate(s, x.k, mo->kv_heads, mo->head_dim);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "backend/backend.h"
+#include "engine/experts.h"
 #include "format/tokenizer.h"
 #include "model/model.h"
 #include "stream/stream.h"
@@ -87,7 +88,8 @@ struct lamina_engine {
     lamina_error no_tokenizer;
     model *model;
     schedule schedule;
-    const char **paths; /* [files] of the checkpoint, for readers; with `sizes`, in bytes */
+    uint32_t *moe_layers, n_moe_layers; /* the layers that have experts */
+    const char **paths;                 /* [files] of the checkpoint, for readers; with `sizes`, in bytes */
     uint64_t *sizes;
     trace *trace;
     pool *pool;
@@ -101,7 +103,9 @@ struct lamina_engine {
     lamina_kv kv;
     vectors vectors;
     activations act;
+    expert_buffers moe;
     stream *stream;
+    experts *experts;          /* NULL: a dense model */
     unsigned char *embed_rows; /* the whole embedding as stored, if the plan keeps it; else NULL */
     candidate *candidates;     /* [vocab] for the sampler */
     uint32_t n_sessions;

@@ -1,7 +1,7 @@
 /* The second half of a layer: what a row makes of itself. */
 #include "engine/pass.h"
 
-static act_kind act_of(activation a)
+act_kind pass_act(activation a)
 {
     static const act_kind kinds[] = {
         [ACT_SILU] = BACKEND_SILU,       [ACT_GELU_TANH] = BACKEND_GELU_TANH, [ACT_GELU] = BACKEND_GELU_ERF,
@@ -24,9 +24,9 @@ static lamina_status dense(pass *p, const float *const *v)
     TRY(pass_product(p, n, up, mo->ffn));
     if (v[ROLE_UP_BIAS]) p->ops->add_bias(p->b, up, v[ROLE_UP_BIAS], n, mo->ffn);
     if (mo->gated)
-        p->ops->gate(p->b, act_of(mo->act), mo->act_limit, first, up, elements);
+        p->ops->gate(p->b, pass_act(mo->act), mo->act_limit, first, up, elements);
     else
-        p->ops->activate(p->b, act_of(mo->act), mo->act_limit, first, elements);
+        p->ops->activate(p->b, pass_act(mo->act), mo->act_limit, first, elements);
     pass_input(p, first, mo->ffn);
     TRY(pass_product(p, n, p->a->t, mo->hidden));
     if (v[ROLE_DOWN_BIAS]) p->ops->add_bias(p->b, p->a->t, v[ROLE_DOWN_BIAS], n, mo->hidden);
@@ -46,6 +46,11 @@ lamina_status pass_feed_forward(pass *p, uint32_t index)
         input = a->t;
     }
     pass_input(p, input, mo->hidden);
+    if (mo->layers[index].experts) {
+        TRY(pass_experts(p, index, input));
+        pass_add(p, v[ROLE_POST_FFN_NORM], p->e->moe.out);
+        return LAMINA_OK;
+    }
     TRY(dense(p, v));
     if (mo->parallel) pass_add(p, v[ROLE_POST_ATTN_NORM], a->held);
     pass_add(p, v[ROLE_POST_FFN_NORM], a->t);

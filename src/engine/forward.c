@@ -25,10 +25,9 @@ static matrix_rows rows_of(const pass *p, const pass_matrix *m, const stream_mat
     return w;
 }
 
-static void apply(pass *p, const pass_matrix *m, const matrix_rows *w, uint64_t row0, uint32_t n, float *y,
-                  uint64_t stride)
+void pass_apply(pass *p, const matrix_rows *w, bool transposed, uint64_t row0, uint32_t n, float *y, uint64_t stride)
 {
-    if (m->transposed) {
+    if (transposed) {
         p->ops->apply_columns(p->b, w, p->input + row0, p->input_k, n, y, stride);
         return;
     }
@@ -52,7 +51,7 @@ lamina_status pass_product(pass *p, uint32_t n, float *y, uint64_t stride)
                              s->name, c.matrix, (unsigned long long)c.row0, (unsigned long long)done);
         double begin = e->trace ? os_seconds() : 0;
         matrix_rows w = rows_of(p, m, s, &c);
-        apply(p, m, &w, done, n, y, stride);
+        pass_apply(p, &w, m->transposed, done, n, y, stride);
         if (p->a->row_norms && s->layer < 0) p->ops->row_norms(p->b, &w, p->a->row_norms + done);
         if (e->trace)
             trace_span(e->trace, TRACE_COMPUTE, s->name, s->layer, c.n_rows * s->row_bytes, begin, os_seconds());
@@ -301,6 +300,7 @@ lamina_status forward(lamina_engine *e, const lamina_row *rows, uint32_t n, deli
     stream_begin(e->stream, (p.n_wanted + e->act.logit_rows - 1) / e->act.logit_rows);
     lamina_status status = run(&p, deliver, user);
     if (status != LAMINA_OK) stream_abort(e->stream);
+    if (status != LAMINA_OK && e->experts) experts_abort(e->experts);
     if (status == LAMINA_E_CANCELLED) atomic_store(&e->cancel, false);
     stream_get_stats(e->stream, &after);
     double seconds = os_seconds() - p.began, stall = after.stall_seconds - before.stall_seconds;

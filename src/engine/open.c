@@ -59,12 +59,24 @@ static lamina_status list_files(lamina_engine *e, lamina_error *err)
     return LAMINA_OK;
 }
 
+static lamina_status list_moe_layers(lamina_engine *e, lamina_error *err)
+{
+    const model *mo = e->model;
+    if (!mo->experts.count) return LAMINA_OK;
+    e->moe_layers = mem_array(e->m, MEM_MODEL, mo->n_layers, sizeof *e->moe_layers, err);
+    if (!e->moe_layers) return LAMINA_E_MEMORY;
+    for (uint32_t i = 0; i < mo->n_layers; i++)
+        if (mo->layers[i].experts) e->moe_layers[e->n_moe_layers++] = i;
+    return LAMINA_OK;
+}
+
 static lamina_status open_model(lamina_engine *e, lamina_error *err)
 {
     if (e->options.tokenizer_only) return open_tokenizer_only(e, err);
     TRY(open_checkpoint(e, err));
     TRY(model_bind(e->m, e->ckpt, e->options.ignore_config, &e->model, err));
     TRY(list_files(e, err));
+    TRY(list_moe_layers(e, err));
     return schedule_make(e->m, e->model, &e->schedule, err);
 }
 
@@ -105,6 +117,8 @@ static void give_back(lamina_engine *e)
 {
     stream_free(e->stream);
     e->stream = NULL;
+    experts_free(e->experts);
+    e->experts = NULL;
     if (e->embed_rows) mem_pages_free(e->m, MEM_PINNED, e->embed_rows, e->plan.embedding_bytes);
     e->embed_rows = NULL;
     activations_free(e);
@@ -122,6 +136,7 @@ void lamina_close(lamina_engine *e)
     schedule_free(m, &e->schedule);
     mem_free(m, e->paths);
     mem_free(m, e->sizes);
+    mem_free(m, e->moe_layers);
     model_free(e->model);
     tokenizer_free(e->tok);
     checkpoint_free(e->ckpt);
@@ -182,6 +197,11 @@ static lamina_status take_all(lamina_engine *e, const lamina_budget *b, lamina_e
     e->kv = b->kv;
     TRY(vectors_load(e, err));
     TRY(engine_stream(e, p->chunk_bytes, p->ring_bytes, p->pinned_bytes, b->chunk == 0, &e->stream, err));
+    if (e->n_moe_layers) {
+        experts_config config = expert_pool_config(e);
+        config.pool_bytes = p->expert_pool_bytes;
+        TRY(experts_new(&config, &e->experts, err));
+    }
     TRY(activations_new(e, p->rows, p->logit_rows, err));
     return keep_embedding(e, err);
 }

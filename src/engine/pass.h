@@ -38,6 +38,11 @@ void pass_norm(pass *p, const float *x, norm_weights w, uint32_t n, uint32_t k, 
 
 lamina_status pass_attention(pass *p, uint32_t layer);
 lamina_status pass_feed_forward(pass *p, uint32_t layer);
+/* A layer's experts on input [n, hidden]: what they add is in e->moe.out. */
+lamina_status pass_experts(pass *p, uint32_t layer, const float *input);
+/* y [n, stride] from row0 on (or, stored [in, out], added from input row0 on) = the input times some rows of a matrix. */
+void pass_apply(pass *p, const matrix_rows *w, bool transposed, uint64_t row0, uint32_t n, float *y, uint64_t stride);
+act_kind pass_act(activation a);
 /* What a half of a layer adds to the residual: t [n, hidden], by the model's norms and scales behind it. */
 void pass_add(pass *p, const float *norm, float *t);
 

@@ -19,6 +19,7 @@ typedef struct draft {
     lamina_plan_info *p;
     lamina_kv kv;
     uint64_t least_chunk, available, rest;
+    experts_layout experts; /* zeros: a dense model */
 } draft;
 
 static uint64_t min64(uint64_t a, uint64_t b)
@@ -34,7 +35,7 @@ static uint64_t align_up(uint64_t bytes)
 /* Resident already, less what an engine that has started holds for its plan. */
 static uint64_t process_bytes(const lamina_engine *e)
 {
-    static const mem_tag planned[] = {MEM_VECTOR, MEM_KV, MEM_ACTIVATION, MEM_RING, MEM_PINNED};
+    static const mem_tag planned[] = {MEM_VECTOR, MEM_KV, MEM_ACTIVATION, MEM_RING, MEM_PINNED, MEM_EXPERTS};
     uint64_t bytes = os_resident_bytes(), taken = 0;
     for (size_t i = 0; i < sizeof planned / sizeof *planned; i++) taken += memory_used_tag(e->m, planned[i]);
     return (bytes > taken ? bytes - taken : 0) + SLACK;
@@ -72,6 +73,10 @@ static lamina_status fill_defaults(draft *d, const lamina_budget *b, lamina_erro
     p->weight_bytes = mo->weight_bytes;
     p->vector_bytes = vectors_bytes(d->e);
     p->process_bytes = process_bytes(d->e);
+    if (d->e->n_moe_layers) {
+        experts_config config = expert_pool_config(d->e);
+        experts_plan(&config, &d->experts);
+    }
     d->least_chunk = stream_min_chunk(d->e->schedule.stream, d->e->schedule.n);
     if (d->least_chunk < CHUNK_LEAST && !b->chunk) d->least_chunk = CHUNK_LEAST;
     return LAMINA_OK;
@@ -80,7 +85,7 @@ static lamina_status fill_defaults(draft *d, const lamina_budget *b, lamina_erro
 static lamina_status check_least(draft *d, lamina_error *err)
 {
     lamina_plan_info *p = d->p;
-    uint64_t fixed = p->process_bytes + p->vector_bytes;
+    uint64_t fixed = p->process_bytes + p->vector_bytes + d->experts.overhead + d->experts.least_pool;
     uint64_t least = fixed + row_costs(d, 1) + stream_overhead() + RING_CHUNKS_LEAST * d->least_chunk;
     uint64_t peak = d->e->started ? 0 : os_peak_resident_bytes(); /* opening the model may have needed more */
     p->minimum_bytes = least > peak ? least : peak;
@@ -234,8 +239,13 @@ lamina_status plan_make(lamina_engine *e, const lamina_budget *b, bool measure, 
         align_up(model_end(e->model, ROLE_EMBED)->bytes); /* kept last: a token touches one row; tied, it is the head */
     if (!e->model->tied_head && layout.streamed_bytes == 0 && d.rest - layout.pinned_bytes >= embed)
         p->embedding_bytes = embed;
-    p->predicted_peak_bytes = p->process_bytes + p->vector_bytes + p->kv_bytes + p->activation_bytes + p->ring_bytes +
-                              stream_overhead() + p->pinned_bytes + p->embedding_bytes;
+    /* Dense parts first: every pass reads them; experts share what is left. */
+    uint64_t spare = d.rest - layout.pinned_bytes - p->embedding_bytes;
+    p->expert_pool_bytes = d.experts.least_pool + spare / READ_ALIGN * READ_ALIGN;
+    if (p->expert_pool_bytes > d.experts.whole_pool) p->expert_pool_bytes = d.experts.whole_pool;
+    p->predicted_peak_bytes = d.experts.overhead + p->expert_pool_bytes + p->process_bytes + p->vector_bytes +
+                              p->kv_bytes + p->activation_bytes + p->ring_bytes + stream_overhead() + p->pinned_bytes +
+                              p->embedding_bytes;
     uint64_t peak = e->started ? 0 : os_peak_resident_bytes();
     if (p->predicted_peak_bytes < peak) p->predicted_peak_bytes = peak;
     TRY(rates(&d, b, measure, err));

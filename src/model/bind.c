@@ -150,6 +150,10 @@ static demand wanted(const binding *b, const tensor_rule *t, uint32_t layer)
         return needed(b->mo->q_lora != 0);
     case WHEN_NO_Q_LORA:
         return needed(b->mo->q_lora == 0);
+    case WHEN_Q_A_BIAS:
+        return b->mo->q_lora ? by_presence(b, f->qkv_bias) : NOT_WANTED;
+    case WHEN_NOT_SPLIT:
+        return needed(!b->mo->layers[layer].w[ROLE_K_B].rows);
     case WHEN_BLOCKS:
         return !b->moe[layer] ? NOT_WANTED : b->blocks ? REQUIRED : OPTIONAL;
     case WHEN_FOUND:
@@ -373,7 +377,8 @@ static lamina_status bind_scales(const binding *b, const tensor_rule *rule, uint
         return error_set(b->r->err, LAMINA_E_FORMAT, "%s: tensor %s: the scales of %s are missing", b->c->path, name,
                          t->name);
     TRY(check_shape(b, scales, &want, false));
-    if (scales->type != type) return refuse_type(b, scales, dtype_name(type));
+    bool wide = scales->type == DT_F32 || scales->type == DT_BF16 || scales->type == DT_F16;
+    if (rule->side ? scales->type != type : !wide) return refuse_type(b, scales, rule->side ? "u8" : "f32 or bf16");
     if (w->rows != 0 && !rule->side && (w->rows != t->shape[0] || w->transposed))
         return error_set(b->r->err, LAMINA_E_UNSUPPORTED, "%s: tensor %s: fp8 in a fused matrix is not computed",
                          file_of(b, t), t->name);
@@ -571,6 +576,9 @@ static bool predicts_further(const binding *b, const char *name)
 /* Tensors of the other modalities of a model that has a language model inside. */
 static bool is_of_another(const binding *b, const char *name)
 {
+    static const char *const seen[] = {"visual.*", "model.visual.*", "vision_tower.*", "multi_modal_projector.*"};
+    for (size_t i = 0; b->c->dialect == DIALECT_HF && i < sizeof seen / sizeof *seen; i++)
+        if (glob_match(seen[i], name)) return true;
     if (b->naming == NAMES_OUTSIDE) return strncmp(name, "language_model.", 15) != 0;
     if (b->naming == NAMES_INSIDE)
         return strncmp(name, "model.language_model.", 21) != 0 && strncmp(name, "lm_head.", 8) != 0;
@@ -645,8 +653,10 @@ static lamina_status settle_found(const binding *b)
 static lamina_status make_experts(const binding *b)
 {
     model *mo = b->mo;
+    uint32_t n = 0;
     for (uint32_t i = 0; i < mo->n_layers; i++) {
         if (!b->moe[i]) continue;
+        mo->layers[i].moe_index = n++;
         mo->layers[i].experts =
             mem_array(mo->m, MEM_MODEL, mo->experts.count, sizeof *mo->layers[i].experts, b->r->err);
         if (!mo->layers[i].experts) return LAMINA_E_MEMORY;

@@ -49,14 +49,6 @@ bool reading_ignores(const reading *r, const char *name)
     return false;
 }
 
-const char *config_spelling(const reading *r, const char *key)
-{
-    if (r->c->dialect == DIALECT_GGUF || !r->f->aliases) return key;
-    for (const key_value *a = r->f->aliases; a->key; a++)
-        if (strcmp(a->key, key) == 0) return a->value;
-    return key;
-}
-
 /* A wrapper around several models may say of all of them what the language model's own part leaves out. */
 static const json_t *look_up(const reading *r, const char *name)
 {
@@ -66,6 +58,19 @@ static const json_t *look_up(const reading *r, const char *name)
     for (size_t i = 0; i < sizeof shared / sizeof *shared; i++)
         if (strcmp(shared[i], name) == 0) return json_object_get(r->c->config, name);
     return NULL;
+}
+
+/* Of several spellings the one that is there. */
+const char *config_spelling(const reading *r, const char *key)
+{
+    const char *first = NULL;
+    if (r->c->dialect == DIALECT_GGUF || !r->f->aliases) return key;
+    for (const key_value *a = r->f->aliases; a->key; a++) {
+        if (strcmp(a->key, key) != 0) continue;
+        if (look_up(r, a->value)) return a->value;
+        if (!first) first = a->value;
+    }
+    return first ? first : key;
 }
 
 const json_t *config_get(const reading *r, const char *key)
@@ -217,6 +222,7 @@ static const key keys[] = {
     {"query_pre_attn_scalar", KIND_NUMBER, AT(query_scalar), POSITIVE, KEYS_QUERY_SCALAR, 0},
     {"attn_logit_softcapping", KIND_NUMBER, AT(attention_softcap), POSITIVE, KEYS_SOFTCAP, NULL_IS_ZERO},
     {"final_logit_softcapping", KIND_NUMBER, AT(logit_softcap), POSITIVE, KEYS_SOFTCAP, NULL_IS_ZERO},
+    {"clip_qkv", KIND_NUMBER, AT(clip_qkv), POSITIVE, KEYS_CLIP, NULL_IS_ZERO},
     {"use_parallel_residual", KIND_FLAG, AT(parallel), NO_RANGE, KEYS_PARALLEL, 0},
     {"use_qk_norm", KIND_FLAG, AT(qk_norm), NO_RANGE, KEYS_QK_NORM, 0},
     {"multi_query_attention", KIND_FLAG, AT(multi_query), NO_RANGE, KEYS_MULTI_QUERY, 0},
@@ -604,11 +610,30 @@ static lamina_status check_heads(const reading *r, settings *s)
     return LAMINA_OK;
 }
 
+/* How the best are chosen, in the words of DeepSeek's configurations. */
+static lamina_status check_choice(const reading *r, settings *s)
+{
+    const family *f = r->f;
+    const char *scores = f->router == ROUTER_SIGMOID ? "sigmoid" : "softmax";
+    if (s->router && !json_is(s->router, scores)) return key_refuse(r, "", "scoring_func", s->router, scores);
+    bool best = f->group_score == GROUP_BEST;
+    if (best && (!s->choice || json_is(s->choice, "greedy"))) s->groups = s->used_groups = 1;
+    if (s->choice && !json_is(s->choice, best ? "group_limited_greedy" : "noaux_tc") &&
+        !(best && json_is(s->choice, "greedy")))
+        return key_refuse(r, "", "topk_method", s->choice, best ? "greedy or group_limited_greedy" : "noaux_tc");
+    if (f->mixer == MIXER_MLA && best && s->normalised)
+        return error_set(r->err, LAMINA_E_UNSUPPORTED,
+                         "%s: key \"norm_topk_prob\" = true is not computed for %s, whose reference does not read it",
+                         r->where, f->name);
+    return LAMINA_OK;
+}
+
 static lamina_status check_experts(const reading *r, settings *s)
 {
     if (r->f->moe == MOE_NONE) s->experts = 0;
     if (!s->experts) return LAMINA_OK;
-    if (!s->expert_ffn) s->expert_ffn = s->ffn;
+    TRY(check_choice(r, s));
+    if (!s->expert_ffn || !(r->f->keys & (KEYS_SPARSE_STEP | KEYS_FIRST_DENSE))) s->expert_ffn = s->ffn;
     if (s->shared_experts) s->shared_ffn = s->shared_experts * s->expert_ffn;
     if (!s->groups) s->groups = 1;
     if (!s->used_groups) s->used_groups = s->groups;

@@ -55,9 +55,11 @@ static lamina_status read_windows(const reading *r, const settings *s, model_lay
 {
     uint32_t window = s->window;
     window_rule rule = r->f->window;
-    if (rule == WINDOW_NONE || ((rule == WINDOW_ABOVE || rule == WINDOW_STILL) && !s->use_window)) window = 0;
+    if (rule == WINDOW_NONE ||
+        ((rule == WINDOW_ABOVE || rule == WINDOW_STILL || rule == WINDOW_FLAG) && !s->use_window))
+        window = 0;
     for (uint32_t i = 0; i < s->layers; i++) {
-        bool slides = rule == WINDOW_ALL || (rule == WINDOW_ABOVE && i >= s->window_layers) ||
+        bool slides = rule == WINDOW_ALL || rule == WINDOW_FLAG || (rule == WINDOW_ABOVE && i >= s->window_layers) ||
                       (rule == WINDOW_PATTERN && s->window_pattern && (i + 1) % s->window_pattern != 0);
         layers[i].window = slides ? window : 0;
     }

@@ -7,7 +7,7 @@
 
 #include "model/family.h"
 
-enum { LINEAR = 1, DYNAMIC = 2, YARN = 4, LLAMA3 = 8, LONG = 16 };
+enum { LINEAR = 1, DYNAMIC = 2, YARN = 4, LLAMA3 = 8, LONG = 16, SECTIONS = 32 };
 
 static const struct {
     const char *name;
@@ -16,7 +16,7 @@ static const struct {
 } kinds[] = {
     {"default", ROPE_PLAIN, 0}, {"linear", ROPE_LINEAR, LINEAR}, {"dynamic", ROPE_DYNAMIC, DYNAMIC},
     {"yarn", ROPE_YARN, YARN},  {"llama3", ROPE_LLAMA3, LLAMA3}, {"longrope", ROPE_LONG, LONG},
-    {"su", ROPE_LONG, LONG},
+    {"su", ROPE_LONG, LONG},    {"mrope", ROPE_PLAIN, SECTIONS}, /* of text all three positions are the same: plain */
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
@@ -158,6 +158,7 @@ static bool is_understood(const rope_source *from, const char *name, const json_
         return (from->bit & (YARN | LLAMA3 | DYNAMIC | LONG)) != 0;
     if (strcmp(name, "truncate") == 0) return (from->bit & YARN) != 0;
     if (strcmp(name, "long_factor") == 0 || strcmp(name, "short_factor") == 0) return (from->bit & LONG) != 0;
+    if (strcmp(name, "mrope_section") == 0 || strcmp(name, "mrope_interleaved") == 0) return true;
     if (strcmp(name, "llama_4_scaling_beta") == 0) return json_is_number(value);
     if (strcmp(name, "max_position_embeddings") == 0) return json_is_number(value); /* a copy */
     if (strcmp(name, "partial_rotary_factor") == 0) return (from->r->f->keys & KEYS_PARTIAL) || json_is(value, "1");
@@ -270,7 +271,7 @@ static lamina_status read_set(rope_source *from, settings *s, rope_axes *rope)
     if (s->rope_ratio > 0) rope->theta *= s->rope_ratio;
     TRY(read_dims(from, rope));
     TRY(read_alpha(from, rope));
-    if (rope->scaling == ROPE_PLAIN && from->bit) return LAMINA_OK;
+    if (rope->scaling == ROPE_PLAIN && from->bit == DYNAMIC) return LAMINA_OK;
     TRY(read_numbers(from, rope));
     TRY(read_original(from, s->context, rope));
     TRY(read_truncate(from, rope));

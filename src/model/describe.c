@@ -185,6 +185,7 @@ static void say_attention(page *p)
     say(p, "attention scale", "%.7g", (double)mo->attention_scale);
     if (mo->scale_by_layer) say(p, "attention scale", "divided by the layer's number from 1");
     if (mo->attention_softcap > 0) say(p, "attention softcap", "%.7g", (double)mo->attention_softcap);
+    if (mo->clip_qkv > 0) say(p, "q, k, v clipped at", "%.7g", (double)mo->clip_qkv);
     if (w[ROLE_SINKS].rows) say(p, "attention sinks", "yes");
     say(p, "qkv layout", "%s", layout_text(mo->qkv));
     say(p, "qkv bias", "%s", yes(w[ROLE_Q_BIAS].rows || w[ROLE_QKV_BIAS].rows));

@@ -10,8 +10,10 @@ const family *family_at(size_t index)
     const struct {
         const family *rows;
         size_t n;
-    } parts[] = {
-        {families_llama, n_families_llama}, {families_plain, n_families_plain}, {families_fused, n_families_fused}};
+    } parts[] = {{families_llama, n_families_llama},
+                 {families_plain, n_families_plain},
+                 {families_fused, n_families_fused},
+                 {families_experts, n_families_experts}};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         if (index < parts[i].n) return &parts[i].rows[index];
         index -= parts[i].n;
@@ -34,12 +36,21 @@ static bool fits(const family *f, const json_t *config)
     return true;
 }
 
+/* GGUF says by its numbers what Hugging Face says by a name. */
+static bool fits_metadata(const family *f, const json_t *config)
+{
+    bool experts = json_number_value(json_object_get(config, "num_experts")) > 0;
+    const json_t *scores = json_object_get(config, "scoring_func");
+    if (scores && f->moe != MOE_NONE) return json_is(scores, f->router == ROUTER_SIGMOID ? "sigmoid" : "softmax");
+    return experts == (f->moe != MOE_NONE);
+}
+
 const family *family_find(const json_t *config, const char *model_type, tensor_dialect dialect)
 {
     const family *f;
     for (size_t i = 0; (f = family_at(i)); i++) {
         if (dialect == DIALECT_GGUF) {
-            if (f->architecture && strcmp(f->architecture, model_type) == 0) return f;
+            if (f->architecture && strcmp(f->architecture, model_type) == 0 && fits_metadata(f, config)) return f;
         } else if (is_called(f, model_type) && fits(f, config)) {
             return f;
         }

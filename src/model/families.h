@@ -79,7 +79,7 @@
     }
 #define FUSED_QKV(hf, gguf) FUSED_QKV_OF(hf ".weight", hf ".bias", gguf ".weight", gguf ".bias")
 
-extern const family families_llama[], families_plain[], families_fused[];
-extern const size_t n_families_llama, n_families_plain, n_families_fused;
+extern const family families_llama[], families_plain[], families_fused[], families_experts[];
+extern const size_t n_families_llama, n_families_plain, n_families_fused, n_families_experts;
 
 #endif

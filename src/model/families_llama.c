@@ -99,7 +99,10 @@ const family families_llama[] = {
                      .context = 131072, .window = 4096, .bos = 1, .eos = 2},
     },
     {
+        /* Also inside Qwen2-VL and 2.5-VL. */
         .name = "qwen2",
+        .also = (const char *const[]){"qwen2_vl", "qwen2_5_vl", "qwen2_vl_text", "qwen2_5_vl_text", NULL},
+        .neutral = (const char *const[]){"vision_*", "image_token_id", "video_token_id", NULL},
         .architecture = "qwen2",
         .tensors = tensors_llama,
         .keys = KEYS_WINDOW | KEYS_WINDOW_LAYERS,

@@ -19,6 +19,7 @@ typedef enum presence {
 typedef enum window_rule {
     WINDOW_NONE,    /* none */
     WINDOW_ALL,     /* every layer when sliding_window is a number */
+    WINDOW_FLAG,    /* every layer if use_sliding_window */
     WINDOW_ABOVE,   /* layers from max_window_layers on, or as layer_types says; only if use_sliding_window */
     WINDOW_PATTERN, /* all but every sliding_window_pattern-th, or as layer_types says */
     WINDOW_STILL    /* layers that are not rotated, if use_sliding_window; or as layer_types says */
@@ -80,6 +81,7 @@ enum {
     KEYS_ROPE_RATIO = 1 << 25,
     KEYS_MULTI_QUERY = 1 << 26,
     KEYS_LAYER_SCALE = 1 << 15,
+    KEYS_CLIP = 1 << 28,
     KEYS_ALPHA = 1 << 27 /* a fixed alpha of dynamic NTK */
 };
 
@@ -95,7 +97,7 @@ typedef struct settings {
     activation act;
     double eps, theta, theta_local /* 0: theta */, rotary /* share of a head that is rotated */, rope_ratio;
     double embed_scale, residual_scale, attention_scale, logit_divisor, logit_scale, query_scalar;
-    double attention_softcap, logit_softcap, act_limit; /* 0: none */
+    double attention_softcap, logit_softcap, act_limit, clip_qkv; /* 0: none */
     /* experts */
     uint32_t experts /* 0: none */, experts_used, expert_ffn, shared_experts, shared_ffn, groups, used_groups,
         first_dense, moe_step, extra_layers;
@@ -157,7 +159,9 @@ typedef enum condition {
     WHEN_SHARED,
     WHEN_Q_LORA,
     WHEN_NO_Q_LORA,
-    WHEN_BLOCKS, /* experts in blocks of 4-bit codes, where they are */
+    WHEN_Q_A_BIAS,
+    WHEN_NOT_SPLIT, /* unless ROLE_K_B is there */
+    WHEN_BLOCKS,    /* experts in blocks of 4-bit codes, where they are */
     WHEN_FOUND
 } condition;
 
@@ -216,7 +220,7 @@ typedef struct family {
     moe_rule moe;
     router_kind router;
     group_score group_score;
-    bool fused_experts, interleaved_experts, weigh_input;
+    bool fused_experts, interleaved_experts;
     settings defaults;
 } family;
 

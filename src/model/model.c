@@ -76,19 +76,17 @@ const char *role_name(role r)
 static void fill_experts(const family *f, const settings *s, const reading *r, model *mo)
 {
     if (!s->experts) return;
-    bool sigmoid = s->router ? json_is(s->router, "sigmoid") : f->router == ROUTER_SIGMOID;
     mo->experts = (expert_axes){.count = s->experts,
                                 .used = s->experts_used,
                                 .ffn = s->expert_ffn,
                                 .shared_ffn = s->shared_ffn,
                                 .groups = s->groups,
                                 .used_groups = s->used_groups,
-                                .router = sigmoid ? ROUTER_SIGMOID : f->router,
+                                .router = f->router,
                                 .group_score = f->group_score,
                                 .normalised = s->normalised,
                                 .fused = f->fused_experts && r->c->dialect == DIALECT_HF,
                                 .interleaved = f->interleaved_experts && r->c->dialect == DIALECT_HF,
-                                .weigh_input = f->weigh_input,
                                 .scale = s->routed_scale > 0 ? (float)s->routed_scale : 1.0f};
 }
 
@@ -129,6 +127,7 @@ static void fill_attention(const family *f, const settings *s, model *mo)
     mo->attention_scale = attention_scale(f, s);
     mo->attention_softcap = (float)s->attention_softcap;
     mo->scale_by_layer = s->layer_scale;
+    mo->clip_qkv = (float)s->clip_qkv;
     mo->query_scaling = s->query_scaling;
     mo->query_beta = (float)s->query_beta;
     mo->query_context = s->query_context;

@@ -146,7 +146,6 @@ typedef struct expert_axes { /* count 0: none */
     bool normalised;  /* the weights of the used ones are divided by their sum */
     bool fused;       /* gate and up in one matrix (ROLE_EXPERT_GATE): */
     bool interleaved; /* rows gate, up, gate, up ...; else all of gate, then all of up */
-    bool weigh_input; /* an expert's input is multiplied by its weight, not its output */
     float scale;      /* of the routed sum */
 } expert_axes;
 
@@ -173,6 +172,7 @@ typedef struct model_layer {
     int rope;        /* which of model.rope rotates; -1: none */
     weight w[ROLE_LAYER_COUNT];
     expert_weights *experts; /* [model.experts.count]; NULL: a dense layer */
+    uint32_t moe_index;      /* among the layers with experts */
 } model_layer;
 
 enum { ROPE_SETS = 2 };
@@ -197,7 +197,7 @@ typedef struct model {
     bool tied_head, normalised_head;
     float norm_eps, attention_scale; /* scale: on q k */
     bool scale_by_layer;             /* scores of layer i are divided by i + 1 */
-    float attention_softcap, logit_softcap /* 0: none */, act_limit;
+    float attention_softcap, logit_softcap, clip_qkv /* 0: none */, act_limit;
     float embed_scale, residual_scale, logit_scale;
     query_scaling query_scaling;
     float query_beta;

@@ -114,8 +114,7 @@ static void what_is_not_understood_is_refused_by_name(void)
         {"{" LLAMA ", \"partial_rotary_factor\": 0.5}", NULL, LAMINA_E_UNSUPPORTED,
          "\"partial_rotary_factor\" = 0.5 is not understood"},
         {"{" LLAMA ", \"quantization_config\": {\"quant_method\": \"gptq\"}}", NULL, LAMINA_E_UNSUPPORTED, "\"gptq\""},
-        {"{" LLAMA ", \"rope_scaling\": {\"type\": \"mrope\", \"factor\": 2}}", NULL, LAMINA_E_UNSUPPORTED,
-         "\"mrope\""},
+        {"{" LLAMA ", \"rope_scaling\": {\"type\": \"wave\", \"factor\": 2}}", NULL, LAMINA_E_UNSUPPORTED, "\"wave\""},
         {"{" LLAMA ", \"rope_scaling\": {\"type\": \"longrope\", \"factor\": 2}}", NULL, LAMINA_E_FORMAT,
          "\"rope_scaling.long_factor\" = nothing: expected a list of 8 numbers"},
         {"{" LLAMA ", \"rope_parameters\": {\"full_attention\": {\"rope_type\": \"default\"}}}", NULL, LAMINA_E_FORMAT,
@@ -201,9 +200,11 @@ static const struct {
     {"Qwen-1.8B", 1.837, 0},
     {"Qwen-7B", 7.721, 0},
     {"Qwen-72B", 72.288, 0},
-    {"DeepSeek-V3", 0, "deepseek_v3"},
-    {"Mixtral-8x7B-v0.1", 0, "mixtral"},
-    {"Qwen3-30B-A3B", 0, "qwen3_moe"},
+    {"DeepSeek-V3", 671.026, 0},
+    {"Qwen1.5-MoE-A2.7B", 14.316, 0},
+    {"Mixtral-8x7B-v0.1", 46.703, 0},
+    {"Qwen3-30B-A3B", 30.532, 0},
+    {"Qwen3-235B-A22B", 235.094, 0},
 };
 
 /* Every real configuration at hand: those of known families bind with the published number of parameters. */

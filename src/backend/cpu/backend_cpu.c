@@ -179,6 +179,20 @@ static void cpu_scale(backend *b, float *x, float factor, uint64_t n)
     strips(scale_strips, &(rows_args){.c = cpu_of(b), .out = x, .factor = factor, .n = n}, 1);
 }
 
+/* Comparisons and copies: the same bits however a compiler does it. */
+static void clamp_strips(void *arg, uint64_t from, uint64_t to)
+{
+    const rows_args *a = arg;
+    span s = span_of(a, from, to);
+    float *x = a->out + s.at, limit = a->factor;
+    for (uint64_t i = 0; i < s.n; i++) x[i] = x[i] > limit ? limit : x[i] < -limit ? -limit : x[i];
+}
+
+static void cpu_clamp(backend *b, float *x, float limit, uint64_t n)
+{
+    strips(clamp_strips, &(rows_args){.c = cpu_of(b), .out = x, .factor = limit, .n = n}, 1);
+}
+
 static void scaled_rows(void *arg, uint64_t from, uint64_t to)
 {
     const rows_args *a = arg;
@@ -387,6 +401,7 @@ static const backend_ops cpu_ops = {.name = "cpu",
                                     .add_scaled = cpu_add_scaled,
                                     .add_bias = cpu_add_bias,
                                     .scale = cpu_scale,
+                                    .clamp = cpu_clamp,
                                     .scale_rows = cpu_scale_rows,
                                     .softcap = cpu_softcap,
                                     .sigmoid = cpu_sigmoid,
