@@ -619,20 +619,25 @@ static void patterns(void)
 
 /* ---- failing on purpose ------------------------------------------------------------------------------------- */
 
-static lamina_status everything(memory *m, const bytes *json, lamina_error *err)
+/* name: tokenizer.json of that name, else a folder with ranks. */
+static lamina_status everything(memory *m, const char *name, const bytes *json, lamina_error *err)
 {
     tokenizer *t = NULL, *u = NULL;
     tokenizer_files files = {.json = json->data, .json_bytes = json->n};
     void *data = NULL;
     size_t n = 0, n_ids;
     int32_t *ids = NULL;
-    char text[6000]; /* long enough for the cache of words */
+    char text[6000], folder[1024], out[4096]; /* long enough for the cache of words */
     memset(text, 'x', sizeof text);
     for (size_t i = 0; i + 7 < sizeof text; i += 7) memcpy(text + i, " é\n", 4);
-    lamina_status s = tokenizer_read_json(m, &files, &t, err);
+    snprintf(folder, sizeof folder, TEST_DATA "/tokenizer/%s", name);
+    lamina_status s = json->data ? tokenizer_read_json(m, &files, &t, err) : tokenizer_from_folder(m, folder, &t, err);
     if (s == LAMINA_OK) s = tokenizer_save(m, t, &data, &n, err);
     if (s == LAMINA_OK) s = tokenizer_load(m, data, n, "compact", &u, err);
     if (s == LAMINA_OK) s = tokenizer_encode(u, m, text, 5500, 0, &ids, &n_ids, err);
+    lamina_detokenizer d = {0};
+    for (size_t i = 0; s == LAMINA_OK && i < n_ids && i < 20; i++)
+        s = tokenizer_decode(u, &d, ids[i], out, sizeof out, &n, err);
     mem_free(m, ids);
     mem_free(m, data);
     tokenizer_free(t);
@@ -640,27 +645,35 @@ static lamina_status everything(memory *m, const bytes *json, lamina_error *err)
     return s;
 }
 
-static void failing_allocations(void)
+static void fail_each_allocation(const char *name)
 {
     memory *files = memory_new();
-    bytes json = read_data(files, "tiny.json");
-    REQUIRE(json.data, "no data");
+    bytes json = {0};
+    if (strstr(name, ".json")) json = read_data(files, name);
     uint64_t failed = 0;
     for (uint64_t n = 1;; n++) {
         memory *m = memory_new();
         lamina_error err = {0};
         memory_fail_at(m, n);
-        lamina_status s = everything(m, &json, &err);
-        CHECK(s == LAMINA_OK || s == LAMINA_E_MEMORY, "allocation %llu: status %d: %s", (unsigned long long)n, s,
-              err.text);
+        lamina_status s = everything(m, name, &json, &err);
+        CHECK(s == LAMINA_OK || s == LAMINA_E_MEMORY, "%s: allocation %llu: status %d: %s", name, (unsigned long long)n,
+              s, err.text);
         bool done = memory_count(m) < n;
         check_empty(m);
         if (s != LAMINA_OK) failed++;
         if (done || test_now.current_failed) break;
     }
-    CHECK(failed > 50, "%llu failures were seen", (unsigned long long)failed);
+    CHECK(failed > 50, "%s: %llu failures were seen", name, (unsigned long long)failed);
     mem_free(files, json.data);
     check_empty(files);
+}
+
+static void failing_allocations(void)
+{
+    static const char *const names[] = {
+        "tiny.json", "wordpiece.json", "affixes.json", "metaspace_bytes.json", "byte_normalizer.json",
+        "glm4",      "tekken"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) fail_each_allocation(names[i]);
 }
 
 static void folders(void)

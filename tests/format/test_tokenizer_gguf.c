@@ -1,0 +1,107 @@
+/* The names of tokenizer.ggml.pre: each one that is known gives a tokenizer whose patterns compile, cut and give the text
+ * back; any other is refused by its spelling. The file is tiny.gguf with its name exchanged. */
+#include "build.h"
+#include "format/gguf.h"
+#include "format/tokenizer.h"
+
+static const char key[] = "tokenizer.ggml.pre";
+
+/* tiny.gguf with this name -> the folder's file "x.gguf". */
+static void write_with(folder *f, memory *m, const char *name)
+{
+    char *data = NULL;
+    size_t n = 0, at = 0, name_at, old;
+    bytes b = {0};
+    if (os_read_file(m, TEST_DATA "/tokenizer/tiny.gguf", 1 << 24, &data, &n, NULL) != LAMINA_OK) abort();
+    while (at + sizeof key < n && memcmp(data + at, key, sizeof key - 1) != 0) at++;
+    name_at = at + sizeof key - 1 + 4 + 8; /* behind the type and the length */
+    if (name_at + 6 > n || memcmp(data + name_at, "smollm", 6) != 0) abort();
+    old = 6;
+    put(&b, data, name_at - 8);
+    put_number(&b, strlen(name), 8);
+    put_text(&b, name);
+    put(&b, data + name_at + old, n - name_at - old);
+    write_bytes(f, "x.gguf", b.data, b.n);
+    free(b.data);
+    mem_free(m, data);
+}
+
+static tokenizer *with_name(folder *f, memory *m, const char *name, lamina_error *err)
+{
+    checkpoint *c = NULL;
+    tokenizer *t = NULL;
+    write_with(f, m, name);
+    if (gguf_open(m, in(f, "x.gguf"), &c, err) == LAMINA_OK) tokenizer_from_gguf(m, c->metadata, &t, err);
+    checkpoint_free(c);
+    return t;
+}
+
+static void round_trip(memory *m, const tokenizer *t, const char *name)
+{
+    static const char text[] =
+        "Hello wörld, it's 1234567 o'clock!\r\n\n   x_y = {\"a\": [1, 2.5]}  人工智能 です 안녕  \t\n ";
+    int32_t *ids = NULL;
+    size_t n = 0, done = 0, got;
+    lamina_error err = {0};
+    char out[512];
+    CHECK(tokenizer_encode(t, m, text, sizeof text - 1, LAMINA_NO_SPECIAL, &ids, &n, &err) == LAMINA_OK, "%s: %s", name,
+          err.text);
+    lamina_detokenizer d = {.keep_special = true};
+    for (size_t i = 0; i < n && done + 64 < sizeof out; i++, done += got)
+        if (tokenizer_decode(t, &d, ids[i], out + done, sizeof out - done, &got, &err) != LAMINA_OK) break;
+    CHECK(done == sizeof text - 1 && memcmp(out, text, done) == 0, "%s: %.*s", name, (int)done, out);
+    CHECK(n > 20, "%s: %zu ids", name, n);
+    mem_free(m, ids);
+}
+
+static void known_names(void)
+{
+    static const char *const names[] = {
+        "llama-bpe", "llama3",     "llama-v3",      "falcon3",        "falcon-h1",  "pixtral",  "midm-2.0",
+        "lfm2",      "dbrx",       "smaug-bpe",     "chatglm-bpe",    "glm4",       "glm5",     "qwen2",
+        "megrez",    "stablelm2",  "hunyuan",       "kormo",          "solar-open", "grok-2",   "qwen35",
+        "tekken",    "gpt-4o",     "llama4",        "minimax-m2",     "tiny_aya",   "kimi-k2",  "minicpm5",
+        "jais-2",    "seed-coder", "bailingmoe",    "exaone-moe",     "laguna",     "youtu",    "smollm",
+        "starcoder", "refact",     "command-r",     "codeshell",      "exaone",     "exaone4",  "mellum2",
+        "gpt-2",     "phi-2",      "mpt",           "olmo",           "jais",       "trillion", "granite-docling",
+        "falcon",    "default",    "deepseek-llm",  "deepseek-coder", "spark2_5",   "superbpe", "deepseek-v3",
+        "viking",    "bloom",      "hunyuan-dense", "poro-chat",      "joyai-llm",  "ufakzeka", "deepseek-r1-qwen",
+    };
+    memory *m = memory_new();
+    folder f = folder_new();
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        lamina_error err = {0};
+        tokenizer *t = with_name(&f, m, names[i], &err);
+        CHECK(t != NULL, "%s: %s", names[i], err.text);
+        if (t) round_trip(m, t, names[i]);
+        tokenizer_free(t);
+    }
+    folder_remove(&f);
+    uint64_t left = memory_free(m);
+    CHECK(left == 0, "%llu bytes are still held", (unsigned long long)left);
+}
+
+static void unknown_names(void)
+{
+    static const char *const names[] = {"qwen9", "", "qwen2 ", " qwen2", "llama-bpe llama3", "afmoe", "chameleon"};
+    memory *m = memory_new();
+    folder f = folder_new();
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        lamina_error err = {0};
+        char words[80];
+        tokenizer *t = with_name(&f, m, names[i], &err);
+        snprintf(words, sizeof words, "tokenizer.ggml.pre \"%s\" is not supported", names[i]);
+        CHECK(t == NULL && err.status == LAMINA_E_UNSUPPORTED, "%s is accepted", names[i]);
+        CHECK(strstr(err.text, words) != NULL, "%s: %s", names[i], err.text);
+        tokenizer_free(t);
+    }
+    folder_remove(&f);
+    uint64_t left = memory_free(m);
+    CHECK(left == 0, "%llu bytes are still held", (unsigned long long)left);
+}
+
+int main(int argc, char **argv)
+{
+    static const test_case cases[] = {T(known_names), T(unknown_names)};
+    return test_main(argc, argv, cases, sizeof cases / sizeof *cases);
+}
