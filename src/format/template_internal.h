@@ -222,7 +222,8 @@ struct tmacro {
 
 struct tloop {
     const node *node;
-    scope *scope; /* around the loop */
+    scope *scope, *inner; /* around the loop; of its last iteration */
+    uint64_t macros;      /* when that began */
     tlist *source;
     size_t source_at;
     bool filtered;    /* items still pass the filter */
@@ -248,7 +249,8 @@ struct vm {
     uint32_t line;
     uint32_t depth;
     uint64_t steps;
-    size_t bytes; /* of the arena */
+    uint64_t macros; /* made so far: each holds on to the scope it was made in */
+    size_t bytes;    /* of the arena */
     name_entry *names[NAME_BUCKETS];
     scope *root, *scope;
     output *out;

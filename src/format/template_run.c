@@ -31,7 +31,8 @@ void *vm_alloc(vm *v, size_t bytes)
         vm_fail(v, "values of more than %d bytes together", TEMPLATE_MAX_VALUES);
         return NULL;
     }
-    v->bytes += bytes + 16;
+    v->bytes +=
+        bytes + (bytes > 1 << 18 ? 1 << 20 : 16); /* a large piece leaves the rest of the arena's block behind */
     if (v->bytes > TEMPLATE_MAX_VALUES) v->bytes = TEMPLATE_MAX_VALUES;
     lamina_error why = {.status = LAMINA_E_MEMORY};
     void *p = arena_alloc(v->arena, bytes ? bytes : 1, &why);
@@ -125,7 +126,7 @@ bool scope_find(vm *v, const scope *s, const tstring *name, value *out)
     for (; s; s = s->parent) {
         for (const variable *var = s->variables; var; var = var->next) {
             if (!vm_steps(v, 1)) return false;
-            if (var->name != name) continue;
+            if (var->name != name || var->value.kind == V_MISSING) continue;
             *out = var->value;
             return true;
         }
@@ -306,10 +307,19 @@ bool loop_attribute(vm *v, value x, const tstring *name, value *out, bool *found
     }
 }
 
+/* A fresh scope: that of the iteration before, emptied, unless a macro may still look into it. */
+static scope *iteration_scope(vm *v, tloop *l)
+{
+    if (!l->inner || l->macros != v->macros) return scope_new(v, l->scope);
+    for (variable *var = l->inner->variables; var; var = var->next) var->value = (value){0};
+    return l->inner;
+}
+
 static bool run_iteration(vm *v, tloop *l, value item, bool *complete)
 {
     scope *outer = v->scope;
-    v->scope = scope_new(v, l->scope);
+    v->scope = l->inner = iteration_scope(v, l);
+    l->macros = v->macros;
     l->before = l->index0 ? l->current : (value){0};
     l->current = item;
     bool ok = v->scope && scope_set(v, v->scope, vm_intern(v, "loop", 4), (value){.kind = V_LOOP, .loop = l}) &&
@@ -432,6 +442,7 @@ static bool make_macro(vm *v, const node *n, const char *name, value *out)
 {
     tmacro *m = vm_alloc(v, sizeof *m);
     if (!m) return false;
+    v->macros++;
     *m = (tmacro){n, v->scope, name};
     *out = (value){.kind = V_MACRO, .macro = m};
     return true;

@@ -18,7 +18,7 @@ import unittest
 import tiny_model
 
 LAMINA = os.path.abspath(sys.argv.pop(1)) if len(sys.argv) > 1 else "build/lamina"
-COMMANDS = ("run", "pack", "plan", "inspect", "verify", "logits", "tokenize", "detokenize", "eval", "bench",
+COMMANDS = ("run", "pack", "plan", "inspect", "verify", "logits", "tokenize", "detokenize", "template", "eval", "bench",
             "completion", "help")
 MEMORY = "256M"
 
@@ -120,7 +120,7 @@ class Usage(Case):
             p = subprocess.run(["groff", "-man", "-Tutf8", "-ww"], input=manual.encode(), capture_output=True)
             self.assertEqual(p.stderr, b"")
         if shutil.which("bash"):
-            script = completion + "\nCOMP_WORDS=(lamina run --temp); COMP_CWORD=2; _lamina; echo ${COMPREPLY[@]}"
+            script = completion + "\nCOMP_WORDS=(lamina run --tempe); COMP_CWORD=2; _lamina; echo ${COMPREPLY[@]}"
             p = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
             self.assertEqual((p.stdout, p.stderr), ("--temperature\n", ""))
 
@@ -314,6 +314,69 @@ class Computing(WithModel):
         self.good("run", self.model, "--ids", "1,2", "-n", "2", "--memory", MEMORY, "--trace", path)
         with open(path) as f:
             self.assertGreater(len(json.load(f)), 0)
+
+
+class Chats(WithModel):
+    """Conversations: the template beside the tokenizer, its special tokens, tools, variables, other templates."""
+
+    def setUp(self):
+        self.chat = tempfile.mkdtemp(dir=self.folder)
+        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+            os.symlink(os.path.join(self.model, name), os.path.join(self.chat, name))
+        with open(os.path.join(self.chat, "tokenizer_config.json"), "w") as f:
+            json.dump({"bos_token": {"content": "<s>"}, "chat_template": [
+                {"name": "default", "template": "{{ bos_token }}{% for m in messages %}{{ m.role }}:{{ m.content }}\n{% endfor %}"
+                                                "{% if add_generation_prompt %}a:{% endif %}{{ mood }}\n\n"},
+                {"name": "tool_use", "template": "{{ tools|tojson }}"}]}, f)
+        self.messages = json.dumps([{"role": "u", "content": "h\u00e9 <s>"}]).encode()
+
+    def file(self, text):
+        path = os.path.join(self.chat, f"file{len(os.listdir(self.chat))}")
+        with open(path, "wb") as f:
+            f.write(text)
+        return path
+
+    def test_template(self):
+        whole = "<s>u:h\u00e9 <s>\na:\n".encode()
+        path = self.file(self.messages)
+        self.assertEqual(self.good("template", self.chat, "--messages", path), whole)
+        self.assertEqual(self.good("template", self.chat, "--messages", "-", stdin=self.messages), whole)
+        self.assertEqual(self.good("template", self.chat, "--messages", path, "--no-generation-prompt"), whole[:-3] + b"\n")
+        self.assertEqual(json.loads(self.good("template", self.chat, "--messages", path, "--json"))["text"], whole.decode())
+        variables = self.file(b'{"mood": "!"}')
+        self.assertEqual(self.good("template", self.chat, "--messages", path, "--variables", variables), whole[:-1] + b"!\n")
+        tools = self.file(b'[{"name": "f"}]')
+        self.assertEqual(self.good("template", self.chat, "--messages", path, "--tools", tools), b'[{"name": "f"}]')
+        other = self.file(b"{{ messages|length }}")
+        self.assertEqual(self.good("template", self.chat, "--messages", path, "--template", other), b"1")
+        store = os.path.join(self.chat, "store")
+        self.good("pack", self.chat, "-o", store)
+        self.assertEqual(self.good("template", store, "--messages", path), whole)
+        self.assertEqual(self.good("template", store, "--messages", path, "--tools", tools), b'[{"name": "f"}]')
+
+    def test_run(self):
+        path = self.file(self.messages)
+        prompt = self.good("template", self.chat, "--messages", path).decode()
+        ids = self.good("tokenize", self.chat, "--no-special", "-p", prompt).decode().strip()
+        self.assertTrue(ids.startswith("262,"))
+        common = ("-n", "5", "--memory", MEMORY, "--ignore-eos", "--json")
+        one = json.loads(self.good("run", self.chat, "--messages", path, *common))
+        two = json.loads(self.good("run", self.chat, "--ids", ids, *common))
+        self.assertEqual(one["ids"], two["ids"])
+
+    def test_refusals(self):
+        path = self.file(self.messages)
+        self.bad(2, "expected --messages FILE", "template", self.chat)
+        self.bad(2, "found several", "run", self.chat, "--messages", path, "-p", "x")
+        self.bad(2, "standard input is read", "template", self.chat, "--messages", "-", "--tools", "-", stdin=self.messages)
+        self.bad(1, "/nowhere", "template", self.chat, "--messages", "/nowhere")
+        self.bad(2, ("messages: line 1", "expected JSON"), "template", self.chat, "--messages", "-", stdin=b"[")
+        self.bad(1, "expected an array of objects", "template", self.chat, "--messages", "-", stdin=b"{}")
+        self.bad(1, "message 0: expected an object", "template", self.chat, "--messages", "-", stdin=b"[1]")
+        wrong = self.file(b"\n{{ nope.x }}")
+        self.bad(1, "chat template, line 2: 'nope' is undefined", "template", self.chat, "--messages", path, "--template", wrong)
+        self.bad(1, "has no chat template", "template", self.model, "--messages", path)
+        self.bad(1, "tokenizer", "template", self.mute, "--messages", path)
 
 
 class Texts(WithModel):
