@@ -5,13 +5,14 @@ tiny.json, tiny.gguf    a byte-level BPE trained here, with added tokens of ever
 spm.json                a SentencePiece-like BPE (Prepend, Replace, byte fallback)
 wordpiece.json ...      small tokenizers of other steps (tokenizer_variants.py)
 glm4/ kimi/ tekken/     files of ranks: the first 600 of QWen 1
+sp_bpe/ ...            small sentencepiece models (tokenizer_sp.py); unigram.json: one of them for Hugging Face
 texts.jsonl             texts, a JSON string a line
 NAME.ids                a line per text: ids with template, ids of plain text without template (LAMINA_PLAIN |
                         LAMINA_NO_SPECIAL), FNV-1a of the decoded text without and with special tokens
 bytes.jsonl             hexadecimal bytes that are not UTF-8, and the ids of what Python decodes them to (tiny)
 
 Usage: tokenizer_golden.py [FOLDER of tokenizers, default ../shared/tokenizers]
-Needs tokenizers==0.23.3 gguf==0.19.0 tiktoken==0.14.0."""
+Needs tokenizers==0.23.3 gguf==0.19.0 tiktoken==0.14.0 sentencepiece==0.2.3."""
 import json
 import os
 import random
@@ -21,6 +22,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 import tokenizer_gguf
 import tokenizer_ranks
+import tokenizer_sp
 import tokenizer_texts
 import tokenizer_variants
 
@@ -30,6 +32,8 @@ LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[
 SPECIALS = ["<s>", "</s>", "<|left|>", "<|right|>", "<|both|>", "word", "Norm\u00e9", "Norme\u0301", "<|plain|>", "<s", "<|pla"]
 REAL = ["gpt2", "llama3", "qwen2_5", "deepseek_v3", "mistral_nemo", "mistral_v1_json", "yi", "gemma2", "internlm2",
         "baichuan2", "chatglm3", "qwen1", "llama3_tiktoken"]
+SENTENCEPIECE = ["sp_bpe", "sp_bpe_bare", "sp_bpe_user", "sp_unigram"]
+REAL_SENTENCEPIECE = ["llama2", "mistral_v1", "mistral_v3", "internlm1"]
 VARIANTS = ["wordpiece", "metaspace_first", "metaspace_bytes", "affixes", "byte_normalizer", "wordlevel_punctuation"]
 
 
@@ -105,8 +109,19 @@ def golden(tk, name, texts):
             ids = tk.encode(t).ids
             tk.encode_special_tokens = True
             plain = tk.encode(t, add_special_tokens=False).ids
-            f.write(json.dumps({"ids": ids, "plain": plain, "skip": fnv(tk.decode(ids)),
-                                "keep": fnv(tk.decode(ids, skip_special_tokens=False))}, separators=(",", ":")) + "\n")
+            line = {"ids": ids, "plain": plain, "skip": fnv(tk.decode(ids))}
+            keep = tk.decode(ids, skip_special_tokens=False)
+            if keep is not None:
+                line["keep"] = fnv(keep)
+            f.write(json.dumps(line, separators=(",", ":")) + "\n")
+
+
+def sentencepiece(texts):
+    for name in SENTENCEPIECE:
+        golden(tokenizer_sp.load(tokenizer_sp.train(OUT, name)), name, texts)
+    tk = tokenizer_sp.unigram(tokenizer_sp.load(os.path.join(OUT, "sp_unigram")))
+    tk.save(os.path.join(OUT, "unigram.json"), pretty=False)
+    golden(tk, "unigram", texts)
 
 
 def main():
@@ -131,6 +146,7 @@ def main():
     ranks = {t: r for t, r in tokenizer_ranks.read_ranks(os.path.join(shared, "qwen1/qwen.tiktoken")).items() if r < 600}
     for path in tokenizer_ranks.write(OUT, ranks):
         golden(tokenizer_ranks.load(path), os.path.basename(path), short)
+    sentencepiece(short)
     rng = random.Random(5)
     with open(os.path.join(OUT, "bytes.jsonl"), "w") as f:
         for _ in range(100):
@@ -141,6 +157,9 @@ def main():
     for name in REAL:
         if os.path.isdir(os.path.join(shared, name)):
             golden(tokenizer_ranks.load(os.path.join(shared, name)), name, short[:120])
+    for name in REAL_SENTENCEPIECE:
+        if os.path.isdir(os.path.join(shared, name)):
+            golden(tokenizer_sp.load(os.path.join(shared, name)), name, short[:120])
 
 
 main()

@@ -59,11 +59,32 @@ def is_model(path):
         return not re.match(rb"[A-Za-z0-9+/=]+ \d+\n", f.read(200))
 
 
+def unigram(model):
+    """The pieces and the map of a unigram tokenizer.model as a tokenizer.json."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+    sp = model.sp
+    tk = Tokenizer(models.Unigram([(sp.id_to_piece(i), sp.get_score(i)) for i in range(sp.get_piece_size())], sp.unk_id(), False))
+    data = sp.serialized_model_proto()
+    at = data.rindex(b"nmt_nfkc") + 8  # of normalizer_spec: name, then the map as field 2
+    assert data[at] == 0x12
+    size = shift = 0
+    while True:
+        at += 1
+        size |= (data[at] & 0x7f) << shift
+        shift += 7
+        if data[at] < 0x80:
+            break
+    tk.normalizer = normalizers.Precompiled(data[at + 1:at + 1 + size])
+    tk.pre_tokenizer = pre_tokenizers.Metaspace()
+    tk.decoder = decoders.Metaspace()
+    return tk
+
+
 BYTES = dict(byte_fallback=True, character_coverage=0.98)
 SMALL = {
     "sp_bpe": dict(model_type="bpe", normalization_rule_name="identity", remove_extra_whitespaces=False, **BYTES),
     "sp_bpe_user": dict(model_type="bpe", user_defined_symbols=["<user>", "don't", "==", "\u2581\u2581", "ab"],
-                        control_symbols=["<ctl>"], normalization_rule_name="nmt_nfkc"),
+                        control_symbols=["<ctl>"], normalization_rule_name="identity"),
     "sp_bpe_bare": dict(model_type="bpe", add_dummy_prefix=False, normalization_rule_name="identity",
                         remove_extra_whitespaces=False, split_by_whitespace=False, **BYTES),
     "sp_unigram": dict(model_type="unigram", normalization_rule_name="nmt_nfkc"),
@@ -79,7 +100,7 @@ def train(folder, name):
     rng = random.Random(9)
     lines = [" ".join(rng.choice(tokenizer_texts.WORDS) for _ in range(12)) for _ in range(1500)] + tokenizer_texts.CODE
     out = io.BytesIO()
-    options = dict(vocab_size=700 if "BYTES" in name else 640, num_threads=1, minloglevel=2, hard_vocab_limit=False)
+    options = dict(vocab_size=700 if SMALL[name].get("byte_fallback") else 640, num_threads=1, minloglevel=2, hard_vocab_limit=False)
     if SMALL[name]["model_type"] == "bpe":
         options.pop("hard_vocab_limit")
     options.update(SMALL[name])

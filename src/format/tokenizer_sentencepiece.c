@@ -204,6 +204,8 @@ static lamina_status add_piece(builder *b, sp_model *s, uint32_t id, const sp_pi
                      : p->kind == KIND_USER_DEFINED ? PIECE_LOOKUP | PIECE_USER
                      : p->kind == KIND_UNUSED       ? PIECE_LOOKUP | PIECE_UNUSED
                                                     : 0;
+    /* beside bytes' tokens a piece that is a NUL counts for nothing (ModelInterface::InitializePieces) */
+    if (s->byte_fallback && p->text.bytes == 1 && p->text.data[0] == '\0') flags = 0;
     return builder_score(b, id, (double)p->score, (uint8_t)flags, err);
 }
 
@@ -211,8 +213,8 @@ static lamina_status add_piece(builder *b, sp_model *s, uint32_t id, const sp_pi
 static lamina_status raise_user_piece(builder *b, sp_model *s, uint32_t id, const sp_piece *p, lamina_error *err)
 {
     if (p->kind != KIND_USER_DEFINED) return LAMINA_OK;
-    double score = (double)((float)p->text.bytes * (float)s->greatest) - 0.1;
-    return builder_score(b, id, score, PIECE_LOOKUP | PIECE_USER, err);
+    float score = (float)((double)((float)p->text.bytes * (float)s->greatest) - 0.1);
+    return builder_score(b, id, (double)score, PIECE_LOOKUP | PIECE_USER, err);
 }
 
 /* ---- the pipeline ------------------------------------------------------------------------------------------- */

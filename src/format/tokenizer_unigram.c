@@ -143,8 +143,9 @@ typedef struct viterbi {
 static void offer(const viterbi *w, size_t begin, size_t end, int32_t id, double sum)
 {
     path_node *to = &w->e->path[end];
+    if (w->e->t->scored.single) sum = (double)(float)sum;
     if (to->begin != UINT32_MAX && !(sum > to->score)) return;
-    to->score = w->e->t->scored.single ? (double)(float)sum : sum;
+    to->score = sum;
     to->begin = (uint32_t)begin;
     to->id = id;
 }
@@ -172,8 +173,7 @@ static void offer_pieces(const viterbi *w, size_t at)
         if (node->n == 0) break;
     }
     if (single) return;
-    double sum = s->unknown_score + here;
-    offer(w, at, at + length, t->bpe.unknown, s->single ? (double)(float)sum : sum);
+    offer(w, at, at + length, t->bpe.unknown, s->unknown_score + here);
 }
 
 static lamina_status encode_word(encoder *e, const char *text, size_t begin, size_t end, double *sum)

@@ -87,7 +87,9 @@ static bool check_line(const tokenizer *t, memory *m, const char *text, size_t n
             jp_text hex = {"", 0};
             char spelt[24];
             snprintf(spelt, sizeof spelt, "%016llx", (unsigned long long)decode_hash(t, ids, n_ids, keep));
-            if (member(expected, keep ? "keep" : "skip", &value)) jp_string(&value, &hex, NULL);
+            if (!member(expected, keep ? "keep" : "skip", &value))
+                continue; /* not every reference spells special tokens */
+            jp_string(&value, &hex, NULL);
             CHECK(jp_is(hex, spelt), "line %zu: decoding with%s special tokens differs", line, keep ? "" : "out");
             ok &= jp_is(hex, spelt);
         }
@@ -179,8 +181,8 @@ static void golden_sentencepiece_form(void)
 /* Small tokenizers of steps that no other one here has; also through the compact form. */
 static void golden_variants(void)
 {
-    static const char *const names[] = {"wordpiece", "metaspace_first", "metaspace_bytes",
-                                        "affixes",   "byte_normalizer", "wordlevel_punctuation"};
+    static const char *const names[] = {"wordpiece",       "metaspace_first",       "metaspace_bytes", "affixes",
+                                        "byte_normalizer", "wordlevel_punctuation", "unigram"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char file[64];
         memory *m = memory_new();
@@ -202,10 +204,10 @@ static void golden_variants(void)
     }
 }
 
-/* Files of ranks, from folders and through the compact form. */
+/* Files of ranks and sentencepiece's models, from folders and through the compact form. */
 static void golden_ranks(void)
 {
-    static const char *const names[] = {"glm4", "kimi", "tekken"};
+    static const char *const names[] = {"glm4", "kimi", "tekken", "sp_bpe", "sp_bpe_bare", "sp_bpe_user", "sp_unigram"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char name[1024];
         memory *m = memory_new();
@@ -255,8 +257,9 @@ static void golden_gguf(void)
 }
 
 static const char *const real[] = {
-    "gpt2",   "llama3",    "qwen2_5",   "deepseek_v3", "mistral_nemo", "mistral_v1_json", "yi",
-    "gemma2", "internlm2", "baichuan2", "chatglm3",    "qwen1",        "llama3_tiktoken"};
+    "gpt2",       "llama3",     "qwen2_5",   "deepseek_v3", "mistral_nemo", "mistral_v1_json", "yi",
+    "gemma2",     "internlm2",  "baichuan2", "chatglm3",    "qwen1",        "llama3_tiktoken", "llama2",
+    "mistral_v1", "mistral_v3", "internlm1"};
 
 static void golden_real(void)
 {

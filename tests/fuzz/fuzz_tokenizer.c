@@ -28,11 +28,13 @@ static void use(const tokenizer *t, memory *m)
 static void read_file(memory *m, char kind, const char *text, size_t bytes, tokenizer **t)
 {
     const char *nul = memchr(text, '\0', bytes);
-    size_t n = nul && kind != 'c' ? (size_t)(nul - text) : bytes;
+    size_t n = nul && kind != 'c' && kind != 's' ? (size_t)(nul - text) : bytes;
     tokenizer_files files = {.json = text,
                              .json_bytes = n,
                              .tekken = text,
                              .tekken_bytes = n,
+                             .sp = text,
+                             .sp_bytes = n,
                              .ranks = text,
                              .ranks_bytes = n,
                              .ranks_name = kind == 'q'   ? "qwen.tiktoken"
@@ -44,6 +46,8 @@ static void read_file(memory *m, char kind, const char *text, size_t bytes, toke
     }
     if (kind == 'j')
         tokenizer_read_json(m, &files, t, NULL);
+    else if (kind == 's')
+        tokenizer_read_sentencepiece(m, &files, t, NULL);
     else if (kind == 't')
         tokenizer_read_tekken(m, &files, t, NULL);
     else if (kind == 'q' || kind == 'k' || kind == 'l')
