@@ -169,6 +169,7 @@ missing|int
 items|sort, words|sort, words|sort(case_sensitive=true), items|sort(reverse=true), people|sort(attribute="age")|map(attribute="name")|list, people|sort(attribute="age,name")|map(attribute="name")|list, people|sort(attribute="name", reverse=true)|map(attribute="name")|list, "cab"|sort, nested|sort
 mixed|sort
 people|sort
+[{}, {}]|sort, [missing, missing]|sort, {missing: 1}
 items|reverse|list, "abc"|reverse, nested|reverse|list, (1, 2)|reverse|list
 5|reverse
 words|unique|list, [1, 1.0, true, 2]|unique|list, people|unique(attribute="age")|map(attribute="name")|list, words|unique(true)|list

@@ -423,7 +423,7 @@ static bool eval_dict(vm *v, const node *e, value *out)
     if (!v_dict(v, out)) return false;
     for (const node *key = e->list; key; key = key->next->next) {
         value k, x;
-        if (!eval(v, key, &k) || !eval(v, key->next, &x) || !v_used(v, k) || !dict_set(v, out->d, k, x)) return false;
+        if (!eval(v, key, &k) || !eval(v, key->next, &x) || !dict_set(v, out->d, k, x)) return false;
     }
     return true;
 }

@@ -45,12 +45,13 @@ static bool sort_key(vm *v, value item, value path, bool cased, value *out)
     return cased || out->kind != V_STRING || text_case(v, *out, CASE_LOWER, out);
 }
 
-/* "a,b": a key of several parts. */
+/* "a,b": a key of several parts. A list in any case, as in Jinja: of equal items nobody asks which is less. */
 static bool sort_keys(vm *v, value item, value paths, bool cased, value *out)
 {
     value parts, comma, part;
     growing g = {0};
-    if (paths.kind != V_STRING) return sort_key(v, item, paths, cased, out);
+    if (paths.kind != V_STRING)
+        return sort_key(v, item, paths, cased, &part) && grow(v, &g, part) && grown(v, V_LIST, &g, out);
     if (!v_words(v, ",", &comma) || !text_split(v, paths, comma, -1, false, &parts)) return false;
     for (size_t i = 0; i < parts.l->n; i++)
         if (!sort_key(v, item, parts.l->items[i], cased, &part) || !grow(v, &g, part)) return false;

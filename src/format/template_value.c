@@ -529,7 +529,7 @@ bool v_iterate(vm *v, value x, tlist **out)
         return true;
     case V_ITERATOR:
         if (!v_list(v, V_LIST, 0, &made)) return false;
-        *made.l = (tlist){.items = x.l->items + x.l->at, .n = x.l->n - x.l->at};
+        *made.l = (tlist){.items = x.l->n ? x.l->items + x.l->at : NULL, .n = x.l->n - x.l->at};
         x.l->at = x.l->n;
         break;
     case V_STRING:
