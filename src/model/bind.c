@@ -567,9 +567,9 @@ static lamina_status synthesise_all(const binding *b)
 /* Layers behind the last, which predict more than one token at a time and are not run. */
 static bool predicts_further(const binding *b, const char *name)
 {
-    const char *mark = strstr(name, "layers.");
+    const char *before = b->c->dialect == DIALECT_GGUF ? "blk." : "layers.", *mark = strstr(name, before);
     if (!b->s->extra_layers || !mark) return false;
-    unsigned long layer = strtoul(mark + 7, NULL, 10);
+    unsigned long layer = strtoul(mark + strlen(before), NULL, 10);
     return layer >= b->mo->n_layers && layer < (unsigned long)b->mo->n_layers + b->s->extra_layers;
 }
 
@@ -704,6 +704,7 @@ lamina_status bind_tensors(const reading *r, checkpoint *c, const settings *s, c
     TRY(judge_unread(&b));
     TRY(settle_rope(&b));
     TRY(settle_found(&b));
+    if (!mo->layers[0].w[ROLE_QKV].rows) mo->qkv = QKV_SEPARATE; /* GGUF has put the rows in order */
     if (r->f->qk_norm_found && !mo->layers[0].w[ROLE_Q_NORM].rows) mo->qk_norm = QK_NORM_NONE;
     mo->tied_head = model_end(mo, ROLE_HEAD)->rows == 0;
     if (mo->tied_head) mo->w[ROLE_HEAD - ROLE_LAYER_END] = *model_end(mo, ROLE_EMBED);

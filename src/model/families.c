@@ -36,25 +36,34 @@ static bool fits(const family *f, const json_t *config)
     return true;
 }
 
-/* GGUF says by its numbers what Hugging Face says by a name. */
+/* GGUF says by its numbers what Hugging Face says by a name: its name of an architecture may mean several families. */
 static bool fits_metadata(const family *f, const json_t *config)
 {
     bool experts = json_number_value(json_object_get(config, "num_experts")) > 0;
     const json_t *scores = json_object_get(config, "scoring_func");
+    if (json_is_number(json_object_get(config, "sliding_window")) && !(f->keys & KEYS_WINDOW)) return false;
     if (scores && f->moe != MOE_NONE) return json_is(scores, f->router == ROUTER_SIGMOID ? "sigmoid" : "softmax");
     return experts == (f->moe != MOE_NONE);
 }
 
+/* Where none fits whole the first of the name says what is wrong. */
+static const family *find_architecture(const json_t *config, const char *architecture)
+{
+    const family *f, *first = NULL;
+    for (size_t i = 0; (f = family_at(i)); i++) {
+        if (!f->architecture || strcmp(f->architecture, architecture) != 0) continue;
+        if (fits_metadata(f, config)) return f;
+        if (!first) first = f;
+    }
+    return first;
+}
+
 const family *family_find(const json_t *config, const char *model_type, tensor_dialect dialect)
 {
+    if (dialect == DIALECT_GGUF) return find_architecture(config, model_type);
     const family *f;
-    for (size_t i = 0; (f = family_at(i)); i++) {
-        if (dialect == DIALECT_GGUF) {
-            if (f->architecture && strcmp(f->architecture, model_type) == 0 && fits_metadata(f, config)) return f;
-        } else if (is_called(f, model_type) && fits(f, config)) {
-            return f;
-        }
-    }
+    for (size_t i = 0; (f = family_at(i)); i++)
+        if (is_called(f, model_type) && fits(f, config)) return f;
     return NULL;
 }
 

@@ -79,6 +79,48 @@
     }
 #define FUSED_QKV(hf, gguf) FUSED_QKV_OF(hf ".weight", hf ".bias", gguf ".weight", gguf ".bias")
 
+/* GGUF has the three in one, the rows of q first, or apart: which, the tensors say. The second stands where the first
+ * was not found. */
+#define GGUF_FUSED_QKV                                                                                                 \
+    {.role = ROLE_Q,                                                                                                   \
+     .name = {NULL, BLOCK("attn_qkv.weight")},                                                                         \
+     .rows = QUERY,                                                                                                    \
+     .cols = HIDDEN,                                                                                                   \
+     .part = PART_QKV,                                                                                                 \
+     .when = WHEN_FOUND},                                                                                              \
+        {.role = ROLE_K,                                                                                               \
+         .name = {NULL, BLOCK("attn_qkv.weight")},                                                                     \
+         .rows = KEY,                                                                                                  \
+         .cols = HIDDEN,                                                                                               \
+         .part = PART_QKV,                                                                                             \
+         .when = WHEN_FOUND},                                                                                          \
+        {.role = ROLE_V,                                                                                               \
+         .name = {NULL, BLOCK("attn_qkv.weight")},                                                                     \
+         .rows = KEY,                                                                                                  \
+         .cols = HIDDEN,                                                                                               \
+         .part = PART_QKV,                                                                                             \
+         .when = WHEN_FOUND},                                                                                          \
+        {.role = ROLE_Q_BIAS,                                                                                          \
+         .name = {NULL, BLOCK("attn_qkv.bias")},                                                                       \
+         .cols = QUERY,                                                                                                \
+         .part = PART_QKV,                                                                                             \
+         .when = WHEN_FOUND},                                                                                          \
+        {.role = ROLE_K_BIAS,                                                                                          \
+         .name = {NULL, BLOCK("attn_qkv.bias")},                                                                       \
+         .cols = KEY,                                                                                                  \
+         .part = PART_QKV,                                                                                             \
+         .when = WHEN_FOUND},                                                                                          \
+    {                                                                                                                  \
+        .role = ROLE_V_BIAS, .name = {NULL, BLOCK("attn_qkv.bias")}, .cols = KEY, .part = PART_QKV, .when = WHEN_FOUND \
+    }
+#define GGUF_SEPARATE_QKV                                                                                              \
+    MATRIX(ROLE_Q, NULL, BLOCK("attn_q.weight"), QUERY, HIDDEN, WHEN_ALWAYS),                                          \
+        MATRIX(ROLE_K, NULL, BLOCK("attn_k.weight"), KEY, HIDDEN, WHEN_ALWAYS),                                        \
+        MATRIX(ROLE_V, NULL, BLOCK("attn_v.weight"), KEY, HIDDEN, WHEN_ALWAYS),                                        \
+        VECTOR(ROLE_Q_BIAS, NULL, BLOCK("attn_q.bias"), QUERY, WHEN_QKV_BIAS),                                         \
+        VECTOR(ROLE_K_BIAS, NULL, BLOCK("attn_k.bias"), KEY, WHEN_QKV_BIAS),                                           \
+        VECTOR(ROLE_V_BIAS, NULL, BLOCK("attn_v.bias"), KEY, WHEN_QKV_BIAS)
+
 extern const family families_llama[], families_plain[], families_fused[], families_experts[];
 extern const size_t n_families_llama, n_families_plain, n_families_fused, n_families_experts;
 

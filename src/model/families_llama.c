@@ -11,6 +11,20 @@ static const tensor_rule tensors_llama[] = {
     EMBEDDING, NORMS_BEFORE, SEPARATE_QKV, QK_NORMS, OUTPUT, GATED_FFN(WHEN_ALWAYS), GATED_FFN_BIASES, ENDS, LIST_END,
 };
 
+/* GGUF calls the second norm by what Hugging Face calls it. */
+static const tensor_rule tensors_seed[] = {
+    EMBEDDING,
+    VECTOR(ROLE_ATTN_NORM, LAYER("input_layernorm.weight"), BLOCK("attn_norm.weight"), HIDDEN, WHEN_ALWAYS),
+    VECTOR(ROLE_FFN_NORM, LAYER("post_attention_layernorm.weight"), BLOCK("post_attention_norm.weight"), HIDDEN,
+           WHEN_ALWAYS),
+    SEPARATE_QKV,
+    OUTPUT,
+    GATED_FFN(WHEN_ALWAYS),
+    GATED_FFN_BIASES,
+    ENDS,
+    LIST_END,
+};
+
 static const tensor_rule tensors_hunyuan[] = {
     EMBEDDING,
     NORMS_BEFORE,
@@ -200,7 +214,7 @@ const family families_llama[] = {
     {
         .name = "seed_oss",
         .architecture = "seed_oss",
-        .tensors = tensors_llama,
+        .tensors = tensors_seed,
         .aliases =
             (const key_value[]){{"qkv_bias", "attention_bias"}, {"attention_bias", "attention_out_bias"}, {NULL, NULL}},
         .keys = KEYS_BIAS | KEYS_QKV_BIAS | KEYS_MLP_BIAS,
@@ -453,6 +467,7 @@ const family families_llama[] = {
     },
     {
         .name = "olmo3",
+        .architecture = "olmo2",
         .tensors = tensors_after,
         .keys = KEYS_BIAS | KEYS_WINDOW,
         .qkv_bias = BY_ATTENTION_BIAS,

@@ -5,15 +5,17 @@
 
 #include "build.h"
 
+/* What every small model here says, behind the architecture's name. */
+static const struct {
+    const char *key;
+    uint32_t v;
+} numbers[] = {{"block_count", 2},          {"context_length", 4096},    {"embedding_length", 64},
+               {"feed_forward_length", 96}, {"attention.head_count", 4}, {"attention.head_count_kv", 2}};
+
 /* A whole small model: 9 entries of a Llama, then `extra` (entries already written), one Q8_0 matrix, one F32 vector. */
 static void small_model(bytes *b, const char *arch, const bytes *extra, unsigned n_extra)
 {
     char key[128];
-    static const struct {
-        const char *key;
-        uint32_t v;
-    } numbers[] = {{"block_count", 2},          {"context_length", 4096},    {"embedding_length", 64},
-                   {"feed_forward_length", 96}, {"attention.head_count", 4}, {"attention.head_count_kv", 2}};
     g_head(b, 3, 2, 8 + n_extra);
     g_entry_text(b, "general.architecture", arch);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
@@ -81,7 +83,7 @@ static void a_small_model(void)
           "what is implied");
     CHECK(json_is_true(json_object_get(o.c->config, "tie_word_embeddings")), "no output.weight, yet not tied");
     CHECK(!json_object_get(o.c->config, "rope_scaling") && !json_object_get(o.c->config, "eos_token_id"), "invented");
-    CHECK(json_object_size(o.c->config) == 12, "%zu keys", json_object_size(o.c->config));
+    CHECK(json_object_size(o.c->config) == 14, "%zu keys", json_object_size(o.c->config));
     close_opened(&o);
     folder_remove(&f);
 }
@@ -243,7 +245,7 @@ static void rope_scaling(void)
           "yarn");
     CHECK(fabs(scaling(&o, "attention_factor") - attention) < 1e-15, "attention factor %.17g, expected %.17g",
           scaling(&o, "attention_factor"), attention);
-    CHECK(json_object_size(o.c->config) == 13, "%zu keys: something is left over", json_object_size(o.c->config));
+    CHECK(json_object_size(o.c->config) == 15, "%zu keys: something is left over", json_object_size(o.c->config));
     close_opened(&o);
     x = (bytes){0};
     g_entry_text(&x, "llama.rope.scaling.type", "yarn");
@@ -326,10 +328,233 @@ static void foreign_types(void)
     CHECK(k->type != DT_OTHER || (k->foreign_name && strcmp(k->foreign_name, "Q4_K") == 0), "the name of the type");
     CHECK(k->type != DT_OTHER || (k->foreign_type == 12 && k->bytes == 0), "type %d, number %u, %llu bytes", k->type,
           k->foreign_type, (unsigned long long)k->bytes);
-    CHECK(json_is_true(json_object_get(o.c->config, "attention_bias")), "a bias that nobody will add");
-    CHECK(!json_object_get(o.c->config, "mlp_bias"), "a bias that is not there");
     close_opened(&o);
     folder_remove(&f);
+}
+
+/* ---- what architectures say ------------------------------------------------------------------------------------- */
+
+static void g_entry_json(bytes *x, const char *key, const json_t *v)
+{
+    if (json_is_string(v)) g_entry_text(x, key, json_string_value(v));
+    if (json_is_integer(v)) g_entry_u32(x, key, (uint32_t)json_integer_value(v));
+    if (json_is_real(v)) g_entry_f32(x, key, (float)json_real_value(v));
+    if (json_is_boolean(v)) g_key(x, key, G_BOOL), put_number(x, json_is_true(v), 1);
+    if (!json_is_array(v)) return;
+    bool flags = json_is_boolean(json_array_get(v, 0));
+    g_array(x, key, flags ? G_BOOL : G_U32, json_array_size(v));
+    for (size_t i = 0; i < json_array_size(v); i++) {
+        const json_t *item = json_array_get(v, i);
+        put_number(x, flags ? json_is_true(item) : (uint64_t)json_integer_value(item), flags ? 1 : 4);
+    }
+}
+
+static bool alike(const json_t *a, const json_t *b)
+{
+    if (!a || json_is_null(a)) return json_is_null(b);
+    if (json_is_number(a) && json_is_number(b))
+        return fabs(json_number_value(a) - json_number_value(b)) <= 1e-6 * fabs(json_number_value(b));
+    if (!json_is_object(b)) return json_equal(a, b);
+    const char *key;
+    json_t *v;
+    json_object_foreach((json_t *)(uintptr_t)b, key, v)
+    {
+        if (!alike(json_object_get(a, key), v)) return false;
+    }
+    return json_object_size(a) == json_object_size(b);
+}
+
+/* Metadata, without the architecture in front, of a model of 2 layers, 64 wide, 4 heads, 2 of them of keys; keys that
+ * its configuration must have then, null: not. Every entry must be taken, or stand in the second column. */
+static const struct {
+    const char *arch, *metadata, *config;
+} sayings[] = {
+    {"gemma2", "{'attention.sliding_window': 7, 'attn_logit_softcapping': 3.0, 'final_logit_softcapping': 4.0}",
+     "{'sliding_window': 7, 'attn_logit_softcapping': 3, 'final_logit_softcapping': 4, 'query_pre_attn_scalar': 16}"},
+    {"gemma2", "{'block_count': 46, 'attention.key_length': 32}",
+     "{'head_dim': 32, 'query_pre_attn_scalar': 16, 'sliding_window': 4096}"},
+    {"gemma3", "{'block_count': 62, 'attention.key_length': 32, 'rope.freq_base_swa': 20000.0}",
+     "{'query_pre_attn_scalar': 16, 'sliding_window': null, 'rope_local_base_freq': 20000}"},
+    {"gemma3", "{'attention.sliding_window': 7, 'attention.sliding_window_pattern': 2}",
+     "{'query_pre_attn_scalar': 16, 'layer_types': ['sliding_attention', 'full_attention']}"},
+    {"olmo2",
+     "{'attention.sliding_window': 7, 'attention.sliding_window_pattern': [false, true], 'rope.freq_base': 5e4, "
+     "'rope.freq_base_swa': 5e4}",
+     "{'layer_types': ['full_attention', 'sliding_attention']}"},
+    {"olmo2", "{'attention.sliding_window': 7, 'rope.freq_base_swa': 5e4}", "{'olmo2.rope.freq_base_swa': 5e4}"},
+    {"exaone4", "{'attention.sliding_window': 7, 'attention.sliding_window_pattern': [1, 0]}",
+     "{'layer_types': ['sliding_attention', 'full_attention']}"},
+    {"exaone4", "{'attention.sliding_window': 0, 'attention.sliding_window_pattern': [true, true]}",
+     "{'sliding_window': null, 'layer_types': null}"},
+    {"cohere2", "{'attention.sliding_window': 7, 'attention.sliding_window_pattern': 0, 'logit_scale': 0.25}",
+     "{'layer_types': ['sliding_attention', 'sliding_attention'], 'logit_scale': 0.25}"},
+    {"command-r", "{}", "{'logit_scale': 1, 'use_qk_norm': false}"},
+    {"granite", "{'logit_scale': 8.0, 'embedding_scale': 12.0, 'residual_scale': 0.25, 'attention.scale': 0.5}",
+     "{'logits_scaling': 8, 'embedding_multiplier': 12, 'residual_multiplier': 0.25, 'attention_multiplier': 0.5}"},
+    {"granite", "{'rope.scaling.finetuned': true}", "{'attention_multiplier': 0.25}"},
+    {"granite", "{'rope.scaling.finetuned': false}", "{'granite.rope.scaling.finetuned': false}"},
+    {"llama", "{'rope.scaling.finetuned': false, 'expert_count': 0, 'expert_used_count': 0}",
+     "{'num_experts': null, 'num_experts_per_tok': null}"},
+    {"llama", "{'expert_count': 8, 'expert_used_count': 2}", "{'num_experts': 8, 'num_experts_per_tok': 2}"},
+    {"llama", "{'attention.head_count': [4, 4], 'feed_forward_length': [96, 96], 'attention.head_count_kv': [2, 1]}",
+     "{'num_attention_heads': 4, 'intermediate_size': 96, 'num_key_value_heads': [2, 1]}"},
+    {"llama", "{'attention.scale': 0.5, 'logit_scale': 2.0, 'attention.layer_norm_epsilon': 0.5}",
+     "{'llama.attention.scale': 0.5, 'llama.logit_scale': 2, 'llama.attention.layer_norm_epsilon': 0.5}"},
+    {"stablelm", "{'use_parallel_residual': false, 'rope.dimension_count': 4}",
+     "{'use_parallel_residual': true, 'use_qk_norm': false, 'partial_rotary_factor': 0.25}"},
+    {"gptneox", "{'use_parallel_residual': false, 'rope.dimension_count': 16}",
+     "{'use_parallel_residual': false, 'partial_rotary_factor': 1}"},
+    {"qwen", "{'rope.dimension_count': 16}", "{'use_dynamic_ntk': false, 'use_logn_attn': false}"},
+    {"phi3",
+     "{'rope.scaling.type': 'longrope', 'rope.scaling.original_context_length': 512, "
+     "'rope.scaling.attn_factor': 1.25, 'attention.sliding_window': 0}",
+     "{'rope_scaling': {'rope_type': 'longrope', 'original_max_position_embeddings': 512, 'attention_factor': 1.25}}"},
+    {"phi3", "{'rope.scaling.original_context_length': 4096}", "{'rope_scaling': null}"},
+    {"mistral3",
+     "{'rope.scaling.type': 'yarn', 'rope.scaling.factor': 16.0, "
+     "'rope.scaling.original_context_length': 1024, 'rope.scaling.yarn_log_multiplier': 1.0, "
+     "'attention.temperature_scale': 0.1}",
+     "{'rope_scaling': {'rope_type': 'yarn', 'factor': 16, 'original_max_position_embeddings': 1024, 'mscale': 1, "
+     "'mscale_all_dim': 1, 'llama_4_scaling_beta': 0.1}}"},
+    {"qwen2moe",
+     "{'expert_count': 6, 'expert_used_count': 2, 'expert_feed_forward_length': 16, "
+     "'expert_shared_feed_forward_length': 32}",
+     "{'norm_topk_prob': false, 'moe_intermediate_size': 16, 'shared_expert_intermediate_size': 32}"},
+    {"qwen3moe", "{'expert_count': 6, 'expert_used_count': 2, 'expert_feed_forward_length': [16, 16]}",
+     "{'norm_topk_prob': true, 'moe_intermediate_size': 16}"},
+    {"glm4moe",
+     "{'block_count': 3, 'nextn_predict_layers': 1, 'expert_count': 6, 'expert_used_count': 2, "
+     "'expert_feed_forward_length': 16, 'expert_shared_count': 1, 'leading_dense_block_count': 1, "
+     "'expert_gating_func': 2, 'expert_weights_scale': 1.5, 'expert_weights_norm': true, "
+     "'expert_group_count': 1, 'expert_group_used_count': 1}",
+     "{'num_hidden_layers': 2, 'num_nextn_predict_layers': 1, 'scoring_func': 'sigmoid', 'norm_topk_prob': true, "
+     "'routed_scaling_factor': 1.5, 'first_k_dense_replace': 1, 'n_shared_experts': 1, 'n_group': 1, 'topk_group': 1}"},
+    {"glm4moe", "{'expert_count': 6, 'expert_gating_func': 4}", "{'glm4moe.expert_gating_func': 4}"},
+    {"deepseek2",
+     "{'attention.head_count_kv': 1, 'attention.key_length': 40, 'attention.value_length': 32, "
+     "'attention.key_length_mla': 24, 'attention.value_length_mla': 12, 'rope.dimension_count': 8, "
+     "'attention.q_lora_rank': 48, 'attention.kv_lora_rank': 32, 'rope.scaling.type': 'yarn', "
+     "'rope.scaling.factor': 4.0, 'rope.scaling.yarn_log_multiplier': 0.0707, 'expert_gating_func': 2}",
+     "{'head_dim': null, 'qk_nope_head_dim': 16, 'qk_rope_head_dim': 8, 'v_head_dim': 12, 'q_lora_rank': 48, "
+     "'kv_lora_rank': 32, 'num_key_value_heads': 4, 'scoring_func': 'sigmoid', 'norm_topk_prob': false, "
+     "'rope_scaling': "
+     "{'rope_type': 'yarn', 'factor': 4, 'original_max_position_embeddings': 4096, 'mscale': 0.707, "
+     "'mscale_all_dim': 0.707}}"},
+    {"deepseek2",
+     "{'attention.key_length': 24, 'attention.value_length': 12, 'rope.dimension_count': 8, "
+     "'attention.kv_lora_rank': 32}",
+     "{'qk_nope_head_dim': 16, 'v_head_dim': 12, 'q_lora_rank': null, 'scoring_func': 'softmax', "
+     "'first_k_dense_replace': 0}"},
+    {"gpt-oss", "{'rope.scaling.type': 'yarn', 'rope.scaling.factor': 32.0, 'attention.sliding_window': 128}",
+     "{'sliding_window': 128, 'rope_scaling': {'rope_type': 'yarn', 'factor': 32, "
+     "'original_max_position_embeddings': 4096, 'truncate': false}}"},
+};
+
+static json_t *parse(const char *text)
+{
+    char plain[2048];
+    snprintf(plain, sizeof plain, "%s", text);
+    for (char *at = plain; *at; at++)
+        if (*at == '\'') *at = '"';
+    return json_loads(plain, 0, NULL);
+}
+
+/* A small model of one tensor; its entries are the metadata, then what they leave out of numbers[]. */
+static opened open_saying(folder *f, const char *arch, const json_t *metadata)
+{
+    bytes b = {0}, x = {0};
+    unsigned n = 2;
+    char key[128];
+    const char *name;
+    json_t *v;
+    json_object_foreach((json_t *)(uintptr_t)metadata, name, v)
+    {
+        snprintf(key, sizeof key, "%s.%s", arch, name);
+        g_entry_json(&x, key, v);
+        n++;
+    }
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        if (json_object_get(metadata, numbers[i].key)) continue;
+        snprintf(key, sizeof key, "%s.%s", arch, numbers[i].key);
+        g_entry_u32(&x, key, numbers[i].v);
+        n++;
+    }
+    snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", arch);
+    g_entry_f32(&x, key, 1e-5f);
+    g_head(&b, 3, 1, n);
+    g_entry_text(&b, "general.architecture", arch);
+    put(&b, x.data, x.n);
+    drop(&x);
+    g_tensor(&b, "token_embd.weight", 2, (const uint64_t[]){64, 5}, 8, 0);
+    g_align(&b, 32);
+    put_fill(&b, 0x11, 5 * 68);
+    return open_bytes(f, &b);
+}
+
+static void one_saying(folder *f, size_t i)
+{
+    json_t *metadata = parse(sayings[i].metadata), *config = parse(sayings[i].config), *v;
+    REQUIRE(metadata && config, "case %zu is not JSON", i);
+    opened o = open_saying(f, sayings[i].arch, metadata);
+    CHECK(o.status == LAMINA_OK, "%s %s: %s", sayings[i].arch, sayings[i].metadata, o.err.text);
+    const char *name;
+    size_t n = strlen(sayings[i].arch);
+    json_object_foreach(config, name, v)
+    {
+        if (o.status != LAMINA_OK) break;
+        char *found = json_dumps(json_object_get(o.c->config, name), JSON_ENCODE_ANY);
+        CHECK(alike(json_object_get(o.c->config, name), v), "%s %s: %s is %s", sayings[i].arch, sayings[i].metadata,
+              name, found ? found : "not there");
+        free(found);
+    }
+    json_object_foreach(o.status == LAMINA_OK ? o.c->config : NULL, name, v)
+    {
+        bool own = strncmp(name, sayings[i].arch, n) == 0 && name[n] == '.';
+        CHECK(!own || json_object_get(config, name), "%s %s: %s is left over", sayings[i].arch, sayings[i].metadata,
+              name);
+    }
+    close_opened(&o);
+    json_decref(metadata);
+    json_decref(config);
+}
+
+static void every_architecture_in_the_same_words(void)
+{
+    folder f = folder_new();
+    for (size_t i = 0; i < sizeof sayings / sizeof *sayings; i++) one_saying(&f, i);
+    folder_remove(&f);
+}
+
+static void expect_saying_refused(const char *arch, const char *text, const char *words)
+{
+    folder f = folder_new();
+    json_t *metadata = parse(text);
+    opened o = open_saying(&f, arch, metadata);
+    CHECK(o.status == LAMINA_E_FORMAT && strstr(o.err.text, words), "%s %s: %s", arch, text, o.err.text);
+    close_opened(&o);
+    json_decref(metadata);
+    folder_remove(&f);
+}
+
+static void damaged_metadata_are_refused(void)
+{
+    expect_saying_refused("exaone4", "{'attention.sliding_window': 7, 'attention.sliding_window_pattern': [true]}",
+                          "exaone4.attention.sliding_window_pattern: expected a whole number from 0 to 10000");
+    expect_saying_refused("exaone4", "{'attention.sliding_window': 7, 'attention.sliding_window_pattern': 'LG'}",
+                          "sliding_window_pattern");
+    expect_saying_refused("gemma3", "{'attention.sliding_window': 7, 'attention.sliding_window_pattern': 10001}",
+                          "sliding_window_pattern");
+    expect_saying_refused(
+        "gemma3", "{'block_count': 10001, 'attention.sliding_window': 7, 'attention.sliding_window_pattern': 6}",
+        "sliding_window_pattern");
+    expect_saying_refused("deepseek2",
+                          "{'attention.key_length': 8, 'attention.value_length': 8, "
+                          "'rope.dimension_count': 8}",
+                          "widths of keys 8, values 8, rotated 8");
+    expect_saying_refused("deepseek2", "{'attention.key_length': 24, 'attention.value_length': 'x'}",
+                          "deepseek2.attention.value_length: expected a number");
+    expect_saying_refused("mistral3", "{'rope.scaling.type': 'yarn', 'attention.temperature_scale': 'x'}",
+                          "mistral3.attention.temperature_scale: expected a number");
 }
 
 static void every_allocation_fails(void)
@@ -348,4 +573,5 @@ static void every_allocation_fails(void)
 }
 
 TEST_MAIN(T(a_small_model), T(every_type_of_metadata), T(the_configuration), T(rope_scaling), T(parts),
-          T(foreign_types), T(every_allocation_fails))
+          T(foreign_types), T(every_architecture_in_the_same_words), T(damaged_metadata_are_refused),
+          T(every_allocation_fails))
