@@ -20,7 +20,7 @@ from golden_families import (COHERE1, COHERE2, GEMMA1, GEMMA2, GEMMA3, GPT2, GPT
 Q = gguf.GGMLQuantizationType
 ARCHS = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
 ALWAYS_F32 = ("_norm.weight", "_norm_2.weight", "ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight",
-              "position_embd.weight")
+              "position_embd.weight", ".bias")
 
 
 @dataclasses.dataclass

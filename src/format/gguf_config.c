@@ -338,7 +338,7 @@ static lamina_status score_scale(translation *t, lamina_error *err)
 static lamina_status said_by_tensors(translation *t, lamina_error *err)
 {
     bool stablelm = strcmp(t->arch, "stablelm") == 0;
-    if (stablelm || strcmp(t->arch, "command-r") == 0)
+    if (stablelm || strcmp(t->arch, "command-r") == 0 || strcmp(t->arch, "glm4moe") == 0)
         TRY(put(t, "use_qk_norm", json_boolean(checkpoint_find(t->c, "blk.0.attn_q_norm.weight")), err));
     if (!stablelm) return LAMINA_OK;
     json_decref(take(t, "use_parallel_residual"));

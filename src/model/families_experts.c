@@ -60,7 +60,9 @@ static const tensor_rule tensors_qwen_moe[] = {
 
 static const tensor_rule tensors_glm4_moe[] = {
     EMBEDDING,
-    NORMS_BEFORE,
+    VECTOR(ROLE_ATTN_NORM, LAYER("input_layernorm.weight"), BLOCK("attn_norm.weight"), HIDDEN, WHEN_ALWAYS),
+    VECTOR(ROLE_FFN_NORM, LAYER("post_attention_layernorm.weight"), BLOCK("post_attention_norm.weight"), HIDDEN,
+           WHEN_ALWAYS),
     SEPARATE_QKV,
     QK_NORMS,
     OUTPUT,
