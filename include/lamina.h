@@ -180,10 +180,18 @@ typedef struct lamina_plan_info {
     uint64_t process_bytes; /* program, libraries, tokenizer, tensor directory: resident already */
     uint64_t vector_bytes;  /* norms and biases, always resident */
     uint64_t kv_bytes, activation_bytes, ring_bytes, chunk_bytes, pinned_bytes;
-    uint64_t expert_bytes, expert_pool_bytes; /* of all routed experts; memory that caches them */
     uint64_t embedding_bytes;         /* kept whole only when all else is resident; else its rows are read as needed */
     uint64_t weight_bytes;            /* of the tensors that a pass uses */
-    uint64_t streamed_bytes_per_pass; /* read from the disk by each decode step */
+    uint64_t streamed_bytes_per_pass; /* read from the disk by each decode step; of experts what is expected */
+    /* Mixtures of experts; all 0 for a dense model. */
+    uint64_t expert_bytes;               /* of all routed experts */
+    uint64_t expert_pool_bytes;          /* memory that they share; what is read stays there until pushed out */
+    uint64_t expert_piece_bytes;         /* most of one read of them */
+    uint64_t expert_read_bytes_per_pass; /* expected of a decode step, part of streamed_bytes_per_pass */
+    uint64_t active_bytes_per_token;     /* of the weights that a token uses */
+    uint32_t experts, experts_resident;  /* routed experts in all layers; how many the pool holds */
+    uint32_t experts_per_token;          /* used in all layers */
+    double expert_hit_rate;              /* expected: what was observed, else as if all were used alike */
     uint32_t context, sessions, rows, logit_rows;
     double device_bytes_per_s;  /* 0: unknown */
     double flops_per_s;         /* multiply and add counted as two; 0: unknown */
@@ -345,11 +353,17 @@ typedef struct lamina_stats { /* since lamina_start() or lamina_stats_reset() */
     double compute_seconds;  /* of those, in kernels */
     uint64_t peak_rss_bytes; /* of the process, by the system's account */
     uint64_t budget_bytes, minimum_bytes, predicted_peak_bytes, pinned_bytes, streamed_bytes_per_pass;
-    uint64_t accounted_bytes;     /* held now by this engine through its accountant */
-    double seconds_to_first_read; /* from lamina_open() to the first read of weights */
-    const char *io;               /* the reader in use: "io_uring", "pread" or "buffered" */
-    const char *io_note;          /* why it is not the one asked for, or "" */
-    const char *isa;              /* the kernels in use */
+    uint64_t experts_wanted, expert_hits;      /* routed experts that passes asked for; of those, whole in memory */
+    uint64_t experts_resident;                 /* whole in memory now */
+    uint64_t expert_bytes_read;                /* part of bytes_read */
+    uint64_t expert_missed_bytes;              /* of experts that were asked for and not there, as stored */
+    uint64_t experts_hinted, expert_hint_hits; /* read ahead on a guess; of those, then asked for */
+    uint64_t expert_ahead_bytes, expert_wasted_bytes; /* of expert_bytes_read, those; of these, for nothing */
+    uint64_t accounted_bytes;                         /* held now by this engine through its accountant */
+    double seconds_to_first_read;                     /* from lamina_open() to the first read of weights */
+    const char *io;                                   /* the reader in use: "io_uring", "pread" or "buffered" */
+    const char *io_note;                              /* why it is not the one asked for, or "" */
+    const char *isa;                                  /* the kernels in use */
     uint32_t threads, io_depth;
     uint64_t chunk_bytes;
 } lamina_stats;

@@ -137,6 +137,9 @@ lamina_status engine_stream(lamina_engine *e, uint64_t chunk, uint64_t ring, uin
 lamina_status schedule_make(memory *m, const model *mo, schedule *out, lamina_error *err);
 void schedule_free(memory *m, schedule *s);
 
+/* inspect.c: what stream and experts have read, and for how long they were waited for. */
+void engine_reading(const lamina_engine *e, uint64_t *bytes, double *stall_seconds);
+
 /* vectors.c */
 uint64_t vectors_bytes(lamina_engine *e);
 lamina_status vectors_load(lamina_engine *e, lamina_error *err);

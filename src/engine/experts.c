@@ -46,6 +46,7 @@ experts_config expert_pool_config(lamina_engine *e)
                             .n_layers = e->n_moe_layers,
                             .n_experts = e->model->experts.count,
                             .n_matrices = n_matrices(&e->model->experts),
+                            .layer_numbers = e->moe_layers,
                             .locate = locate,
                             .user = e};
 }

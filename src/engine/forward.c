@@ -246,15 +246,16 @@ static lamina_status report(pass *p, uint32_t layers_done)
 {
     lamina_engine *e = p->e;
     if (!e->options.progress) return LAMINA_OK;
-    stream_stats s;
-    stream_get_stats(e->stream, &s);
+    uint64_t bytes;
+    double stall;
+    engine_reading(e, &bytes, &stall);
     char unit[32] = "head";
     if (layers_done < p->mo->n_layers) snprintf(unit, sizeof unit, "layer %u", layers_done);
     lamina_progress g = {.phase = LAMINA_PHASE_PASS,
                          .unit = unit,
                          .done = layers_done,
                          .total = p->mo->n_layers + 1,
-                         .bytes = s.bytes_read - p->read_before,
+                         .bytes = bytes - p->read_before,
                          .seconds = os_seconds() - p->began,
                          .rows = p->n};
     if (e->options.progress(e->options.progress_user, &g)) return LAMINA_OK;
@@ -294,16 +295,16 @@ lamina_status forward(lamina_engine *e, const lamina_row *rows, uint32_t n, deli
               .err = err,
               .began = os_seconds()};
     TRY(group(&p));
-    stream_stats before, after;
-    stream_get_stats(e->stream, &before);
-    p.read_before = before.bytes_read;
+    uint64_t bytes;
+    double before, after;
+    engine_reading(e, &p.read_before, &before);
     stream_begin(e->stream, (p.n_wanted + e->act.logit_rows - 1) / e->act.logit_rows);
     lamina_status status = run(&p, deliver, user);
     if (status != LAMINA_OK) stream_abort(e->stream);
     if (status != LAMINA_OK && e->experts) experts_abort(e->experts);
     if (status == LAMINA_E_CANCELLED) atomic_store(&e->cancel, false);
-    stream_get_stats(e->stream, &after);
-    double seconds = os_seconds() - p.began, stall = after.stall_seconds - before.stall_seconds;
+    engine_reading(e, &bytes, &after);
+    double seconds = os_seconds() - p.began, stall = after - before;
     e->stats.seconds += seconds;
     e->stats.compute_seconds += seconds > stall ? seconds - stall : 0;
     if (status == LAMINA_OK) {

@@ -61,6 +61,31 @@ lamina_status lamina_axis(const lamina_engine *e, size_t index, const char **nam
     return LAMINA_OK;
 }
 
+void engine_reading(const lamina_engine *e, uint64_t *bytes, double *stall_seconds)
+{
+    stream_stats s = {0};
+    experts_stats x = {0};
+    if (e->stream) stream_get_stats(e->stream, &s);
+    if (e->experts) experts_get_stats(e->experts, &x);
+    *bytes = s.bytes_read + x.bytes_read;
+    *stall_seconds = s.stall_seconds + x.stall_seconds;
+}
+
+static void take_expert_stats(const experts *x, lamina_stats *stats)
+{
+    experts_stats s;
+    experts_get_stats(x, &s);
+    stats->experts_wanted = s.wanted;
+    stats->expert_hits = s.hits;
+    stats->experts_resident = s.resident;
+    stats->expert_bytes_read = s.bytes_read;
+    stats->expert_missed_bytes = s.missed_bytes;
+    stats->experts_hinted = s.hinted;
+    stats->expert_hint_hits = s.hint_hits;
+    stats->expert_ahead_bytes = s.ahead_bytes;
+    stats->expert_wasted_bytes = s.wasted_bytes;
+}
+
 void lamina_get_stats(const lamina_engine *e, lamina_stats *stats)
 {
     *stats = e->stats;
@@ -77,8 +102,8 @@ void lamina_get_stats(const lamina_engine *e, lamina_stats *stats)
     if (!e->stream) return;
     stream_stats s;
     stream_get_stats(e->stream, &s);
-    stats->bytes_read = s.bytes_read;
-    stats->stall_seconds = s.stall_seconds;
+    engine_reading(e, &stats->bytes_read, &stats->stall_seconds);
+    if (e->experts) take_expert_stats(e->experts, stats);
     if (s.first_read > 0) stats->seconds_to_first_read = s.first_read - e->opened_at;
     stats->io = reader_name(stream_reader(e->stream));
     stats->io_note = reader_note(stream_reader(e->stream));
@@ -90,6 +115,7 @@ void lamina_stats_reset(lamina_engine *e)
 {
     e->stats = (lamina_stats){0};
     if (e->stream) stream_reset_stats(e->stream);
+    if (e->experts) experts_reset_stats(e->experts);
 }
 
 /* The buffer takes what the budget leaves, less what the process has grown by beside the accountant. */

@@ -199,6 +199,7 @@ static lamina_status take_all(lamina_engine *e, const lamina_budget *b, lamina_e
     TRY(engine_stream(e, p->chunk_bytes, p->ring_bytes, p->pinned_bytes, b->chunk == 0, &e->stream, err));
     if (e->n_moe_layers) {
         experts_config config = expert_pool_config(e);
+        config.piece_bytes = p->expert_piece_bytes;
         config.pool_bytes = p->expert_pool_bytes;
         TRY(experts_new(&config, &e->experts, err));
     }
