@@ -25,7 +25,8 @@ typedef struct bench {
     lamina_stats decoding;                              /* sums over the timed tokens */
     double ram, fma;                                    /* bytes/s, operations/s */
     double layer_parameters, head_parameters;
-    uint64_t matrix_bytes; /* what kernels read for a token */
+    double prompt_expert_bytes; /* read during the prompts of all rounds */
+    uint64_t matrix_bytes;      /* what kernels read for a token */
 } bench;
 
 static int compare(const void *a, const void *b)
@@ -57,8 +58,8 @@ static int32_t random_token(bench *b)
     return (int32_t)(((z >> 32) * b->w.model.vocab) >> 32);
 }
 
-/* Parameters and bytes of the matrices that a token is multiplied with. Of an embedding only a row is read, unless it is
- * the head as well. */
+/* Parameters and bytes of the matrices that a token is multiplied with: of experts those it uses. Of an embedding only a
+ * row is read, unless it is the head as well. */
 static void count_matrices(bench *b)
 {
     double embed = 0;
@@ -66,17 +67,18 @@ static void count_matrices(bench *b)
     for (size_t i = 0; i < b->w.model.n_tensors; i++) {
         lamina_tensor_info t;
         if (lamina_tensor(b->w.engine, i, &t) != LAMINA_OK || t.n_dims < 2 || !*t.role) continue;
-        double n = 1;
+        bool routed = !strncmp(t.role, "expert_", 7) && b->w.plan.experts;
+        double n = 1, used = routed ? (double)b->w.plan.experts_per_token / b->w.plan.experts : 1;
         for (uint32_t d = 0; d < t.n_dims && d < 4; d++) n *= (double)t.shape[d];
         bool is_embed = !strcmp(t.role, "embed"), is_head = !strcmp(t.role, "head");
         if (is_embed)
             embed = n, embed_bytes = t.bytes;
         else
-            b->matrix_bytes += t.bytes;
+            b->matrix_bytes += (uint64_t)(used * (double)t.bytes);
         if (is_head)
             b->head_parameters = n;
         else if (!is_embed)
-            b->layer_parameters += n;
+            b->layer_parameters += used * n;
     }
     if (b->head_parameters > 0) return;
     b->head_parameters = embed;
@@ -106,6 +108,19 @@ static int feed_random(bench *b, uint32_t n)
     return status == LAMINA_OK ? EXIT_DONE : fail_error(&err);
 }
 
+/* Streamed by every pass, whatever is routed. */
+static double dense_bytes(const bench *b)
+{
+    return (double)(b->w.plan.streamed_bytes_per_pass - b->w.plan.expert_read_bytes_per_pass);
+}
+
+/* Streamed for a decoded token. */
+static double streamed_bytes(const bench *b)
+{
+    double tokens = (double)b->t.decode_tokens;
+    return dense_bytes(b) + (tokens > 0 ? (double)b->decoding.expert_bytes_read / tokens : 0);
+}
+
 /* One untimed token, then timed ones until the time is up. */
 static int decode_round(bench *b)
 {
@@ -131,9 +146,19 @@ static int decode_round(bench *b)
     b->decoding.stall_seconds += after.stall_seconds - before.stall_seconds;
     b->decoding.compute_seconds += after.compute_seconds - before.compute_seconds;
     b->decoding.passes += after.passes - before.passes;
+    uint64_t experts = after.expert_bytes_read - before.expert_bytes_read;
+    b->decoding.expert_bytes_read += experts;
+    b->decoding.expert_missed_bytes += after.expert_missed_bytes - before.expert_missed_bytes;
+    b->decoding.expert_ahead_bytes += after.expert_ahead_bytes - before.expert_ahead_bytes;
+    b->decoding.expert_wasted_bytes += after.expert_wasted_bytes - before.expert_wasted_bytes;
+    b->decoding.experts_wanted += after.experts_wanted - before.experts_wanted;
+    b->decoding.expert_hits += after.expert_hits - before.expert_hits;
+    b->decoding.experts_hinted += after.experts_hinted - before.experts_hinted;
+    b->decoding.expert_hint_hits += after.expert_hint_hits - before.expert_hint_hits;
+    b->decoding.experts_resident = after.experts_resident;
     note(&b->decode, (double)tokens / seconds);
     /* What was used, not what was asked for: the same tokens' worth of streamed bytes, whatever the ring holds. */
-    note(&b->stream, (double)tokens * (double)after.streamed_bytes_per_pass / seconds);
+    note(&b->stream, ((double)tokens * dense_bytes(b) + (double)experts) / seconds);
     return EXIT_DONE;
 }
 
@@ -143,9 +168,13 @@ static int prefill_round(bench *b)
     uint32_t n = b->w.options->prompt_tokens;
     if (!n) return EXIT_DONE;
     if (lamina_session_rewind(b->w.session, 0, &err) != LAMINA_OK) return fail_error(&err);
+    lamina_stats before, after;
+    lamina_get_stats(b->w.engine, &before);
     double begin = now_seconds();
     int code = feed_random(b, n);
     double seconds = now_seconds() - begin;
+    lamina_get_stats(b->w.engine, &after);
+    b->prompt_expert_bytes += (double)(after.expert_bytes_read - before.expert_bytes_read);
     if (code != EXIT_DONE) return code;
     b->t.prompt_tokens += n;
     b->t.prefill_seconds += seconds;
@@ -191,7 +220,7 @@ typedef struct terms {
 
 static terms make_terms(bench *b)
 {
-    double streamed = (double)b->w.plan.streamed_bytes_per_pass, n = b->w.options->prompt_tokens;
+    double streamed = streamed_bytes(b), n = b->w.options->prompt_tokens;
     terms t = {.device = median(&b->device),
                .decode = median(&b->decode),
                .prefill = median(&b->prefill),
@@ -207,7 +236,8 @@ static terms make_terms(bench *b)
     if (n < 1) return t;
     double passes = ceil(n / (double)(b->w.plan.rows ? b->w.plan.rows : 1));
     t.prompt = n / t.prefill;
-    t.prompt_disk = t.disk * passes;
+    double prompt_bytes = dense_bytes(b) * passes + b->prompt_expert_bytes / (double)b->prefill.n;
+    t.prompt_disk = t.device > 0 ? prompt_bytes / t.device : 0;
     t.prompt_arithmetic = 2 * (b->layer_parameters * n + b->head_parameters * passes) / b->fma;
     return t;
 }
@@ -229,12 +259,14 @@ static int report_json(const bench *b, const terms *t, lamina_stats *all)
     json_set_real(object, "stall_seconds", b->decoding.stall_seconds);
     json_set_real(object, "compute_seconds", b->decoding.compute_seconds);
     json_set_bytes(object, "passes", b->decoding.passes);
+    if (b->w.plan.experts) json_set_experts(object, &b->decoding);
     json_set_real(object, "device_bytes_per_s", t->device);
     json_set_real(object, "stream_efficiency", t->efficiency);
     json_set_real(object, "ram_bytes_per_s", b->ram);
     json_set_real(object, "flops_per_s", b->fma);
     json_set_bytes(object, "rounds", b->decode.n);
     json_set_bytes(object, "rows", b->w.plan.rows);
+    json_set_bytes(object, "active_bytes_per_token", b->w.plan.active_bytes_per_token);
     json_set_real(parts, "disk", t->disk);
     json_set_real(parts, "arithmetic", t->arithmetic);
     json_set_real(parts, "memory", t->traffic);
@@ -269,17 +301,21 @@ static int report_text(const bench *b, const terms *t, const lamina_stats *all)
     if (t->efficiency > 0)
         printf("stream      %.3f of the device's ceiling (%s, depth %u, chunks of %s)\n", t->efficiency, all->io,
                all->io_depth, human_bytes(all->chunk_bytes).text);
+    if (b->w.plan.experts) {
+        printf("experts     ");
+        print_experts(stdout, &b->w, &b->decoding);
+    }
     double inside = b->decoding.seconds > 0 ? b->decoding.seconds : 1;
     printf("waiting     %.1f %% of the time for the disk, %.1f %% computing\n",
            100 * b->decoding.stall_seconds / inside, 100 * b->decoding.compute_seconds / inside);
     printf("a token\n");
-    snprintf(what, sizeof what, "%s streamed / device", human_bytes(all->streamed_bytes_per_pass).text);
+    snprintf(what, sizeof what, "%s streamed / device", human_bytes((uint64_t)streamed_bytes(b)).text);
     print_term("disk", t->disk, t->binding, what);
     snprintf(what, sizeof what, "2 x %s parameters / FLOP/s",
              human_count(b->layer_parameters + b->head_parameters).text);
     print_term("arithmetic", t->arithmetic, t->binding, what);
     snprintf(what, sizeof what, "%s read and %s written / memory", human_bytes(b->matrix_bytes).text,
-             human_bytes(all->streamed_bytes_per_pass).text);
+             human_bytes((uint64_t)streamed_bytes(b)).text);
     print_term("memory", t->traffic, t->binding, what);
     print_term("measured", t->token, "", "");
     if (t->prompt > 0) {

@@ -146,8 +146,11 @@ void json_set_bytes(json_t *object, const char *name, uint64_t value);
 void json_set_text(json_t *object, const char *name, const char *text);
 void json_set_plan(json_t *object, const lamina_plan_info *plan);
 void json_set_stats(json_t *object, const work *w, const lamina_stats *stats, const timing *t);
+void json_set_experts(json_t *object, const lamina_stats *stats);
 /* Prints one object on one line, gives it back, and returns the exit code. NULL (no memory) fails. */
 int json_print(json_t *object);
+/* One line of what experts were found and read. */
+void print_experts(FILE *to, const work *w, const lamina_stats *stats);
 void print_stats(const work *w, const lamina_stats *stats, const timing *t);
 
 /* ---- help --------------------------------------------------------------------------------------------------------- */

@@ -228,6 +228,17 @@ void json_set_plan(json_t *object, const lamina_plan_info *plan)
     json_set_bytes(object, "pinned_bytes", plan->pinned_bytes);
     json_set_bytes(object, "weight_bytes", plan->weight_bytes);
     json_set_bytes(object, "streamed_bytes_per_pass", plan->streamed_bytes_per_pass);
+    json_set_bytes(object, "active_bytes_per_token", plan->active_bytes_per_token);
+    if (plan->experts) {
+        json_set_bytes(object, "experts", plan->experts);
+        json_set_bytes(object, "experts_per_token", plan->experts_per_token);
+        json_set_bytes(object, "experts_resident", plan->experts_resident);
+        json_set_bytes(object, "expert_bytes", plan->expert_bytes);
+        json_set_bytes(object, "expert_pool_bytes", plan->expert_pool_bytes);
+        json_set_bytes(object, "expert_piece_bytes", plan->expert_piece_bytes);
+        json_set_bytes(object, "expert_read_bytes_per_pass", plan->expert_read_bytes_per_pass);
+        json_set_real(object, "expert_hit_rate", plan->expert_hit_rate);
+    }
     json_set_bytes(object, "context", plan->context);
     json_set_bytes(object, "sessions", plan->sessions);
     json_set_bytes(object, "rows", plan->rows);
@@ -241,6 +252,23 @@ void json_set_plan(json_t *object, const lamina_plan_info *plan)
 static double ratio(double a, double b)
 {
     return b > 0 ? a / b : -1;
+}
+
+void json_set_experts(json_t *object, const lamina_stats *s)
+{
+    json_set_bytes(object, "experts_wanted", s->experts_wanted);
+    json_set_bytes(object, "expert_hits", s->expert_hits);
+    json_set_real(object, "expert_hit_rate", ratio((double)s->expert_hits, (double)s->experts_wanted));
+    json_set_bytes(object, "experts_resident", s->experts_resident);
+    json_set_bytes(object, "expert_bytes_read", s->expert_bytes_read);
+    json_set_bytes(object, "expert_missed_bytes", s->expert_missed_bytes);
+    double asked = (double)(s->expert_bytes_read - s->expert_ahead_bytes);
+    json_set_real(object, "expert_read_overhead",
+                  s->expert_missed_bytes ? asked / (double)s->expert_missed_bytes - 1 : -1);
+    json_set_bytes(object, "experts_hinted", s->experts_hinted);
+    json_set_bytes(object, "expert_hint_hits", s->expert_hint_hits);
+    json_set_bytes(object, "expert_ahead_bytes", s->expert_ahead_bytes);
+    json_set_bytes(object, "expert_wasted_bytes", s->expert_wasted_bytes);
 }
 
 void json_set_stats(json_t *object, const work *w, const lamina_stats *stats, const timing *t)
@@ -263,6 +291,7 @@ void json_set_stats(json_t *object, const work *w, const lamina_stats *stats, co
     json_set_bytes(object, "predicted_peak_bytes", stats->predicted_peak_bytes);
     json_set_bytes(object, "pinned_bytes", stats->pinned_bytes);
     json_set_bytes(object, "streamed_bytes_per_pass", stats->streamed_bytes_per_pass);
+    if (w->plan.experts) json_set_experts(object, stats);
     json_set_known(object, "device_bytes_per_s", w->plan.device_bytes_per_s);
     double rate = ratio((double)stats->bytes_read, stats->seconds);
     bool streams = stats->streamed_bytes_per_pass > 0;
@@ -293,6 +322,20 @@ static void print_share(const char *what, double part, double whole)
     fprintf(stderr, "%s %s (%.0f %%)", what, human_seconds(part).text, whole > 0 ? 100 * part / whole : 0);
 }
 
+void print_experts(FILE *to, const work *w, const lamina_stats *s)
+{
+    fprintf(to, "%.1f %% of %llu found; %llu of %u in memory, %s read",
+            100 * ratio((double)s->expert_hits, (double)s->experts_wanted), (unsigned long long)s->experts_wanted,
+            (unsigned long long)s->experts_resident, w->plan.experts, human_bytes(s->expert_bytes_read).text);
+    double asked = (double)(s->expert_bytes_read - s->expert_ahead_bytes);
+    if (s->expert_missed_bytes)
+        fprintf(to, " (%.2f %% more than was missed)", 100 * (asked / (double)s->expert_missed_bytes - 1));
+    if (s->experts_hinted)
+        fprintf(to, "; %llu read ahead, %llu of use, %s for nothing", (unsigned long long)s->experts_hinted,
+                (unsigned long long)s->expert_hint_hits, human_bytes(s->expert_wasted_bytes).text);
+    fputc('\n', to);
+}
+
 void print_stats(const work *w, const lamina_stats *s, const timing *t)
 {
     if (t->prompt_tokens)
@@ -312,6 +355,10 @@ void print_stats(const work *w, const lamina_stats *s, const timing *t)
             human_bytes(s->peak_rss_bytes).text, human_bytes(s->budget_bytes).text,
             human_bytes(s->predicted_peak_bytes).text, human_bytes(s->minimum_bytes).text,
             human_bytes(s->pinned_bytes).text, human_bytes(s->streamed_bytes_per_pass).text);
+    if (s->experts_wanted) {
+        fprintf(stderr, "experts    ");
+        print_experts(stderr, w, s);
+    }
     fprintf(stderr, "engine     %s, depth %u, chunks of %s; %s, %u thread%s; first read %s after the start\n", s->io,
             s->io_depth, human_bytes(s->chunk_bytes).text, s->isa, s->threads, s->threads == 1 ? "" : "s",
             human_seconds(s->seconds_to_first_read).text);

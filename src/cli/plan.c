@@ -62,7 +62,7 @@ static size_t ladder(const work *w, double disk, column *c, int *code)
 
 /* ---- as a table ------------------------------------------------------------------------------------------------------ */
 
-typedef enum row_kind { ROW_BYTES, ROW_RATE, ROW_SECONDS, ROW_COUNT, ROW_SPEED } row_kind;
+typedef enum row_kind { ROW_BYTES, ROW_RATE, ROW_SECONDS, ROW_COUNT, ROW_SPEED, ROW_SHARE } row_kind;
 
 typedef struct row {
     const char *name;
@@ -90,6 +90,13 @@ static const row rows[] = {
     {"device", ROW_RATE, FIELD(device_bytes_per_s)},
     {"time per token", ROW_SECONDS, FIELD(seconds_per_token)},
     {"prompt, tokens/s", ROW_SPEED, FIELD(prompt_tokens_per_s)},
+};
+static const row expert_rows[] = {
+    {"pool of experts", ROW_BYTES, FIELD(expert_pool_bytes)},
+    {"experts kept", ROW_COUNT, FIELD(experts_resident)},
+    {"expected found", ROW_SHARE, FIELD(expert_hit_rate)},
+    {"experts read a token", ROW_BYTES, FIELD(expert_read_bytes_per_pass)},
+    {"used by a token", ROW_BYTES, FIELD(active_bytes_per_token)},
 };
 
 static label cell(const row *r, const column *c)
@@ -122,20 +129,35 @@ static label cell(const row *r, const column *c)
         else
             snprintf(l.text, sizeof l.text, "unknown");
         return l;
+    case ROW_SHARE:
+        memcpy(&real, field, sizeof real);
+        snprintf(l.text, sizeof l.text, "%.3g %%", 100 * real);
+        return l;
     }
     return l;
+}
+
+static void print_rows(const row *list, size_t n_rows, const column *c, size_t n)
+{
+    for (size_t r = 0; r < n_rows; r++) {
+        printf("%-20s", list[r].name);
+        for (size_t i = 0; i < n; i++) printf("  %12s", cell(&list[r], &c[i]).text);
+        printf("\n");
+    }
 }
 
 static void print_table(const work *w, const column *c, size_t n)
 {
     const lamina_model_info *m = &w->model;
+    const lamina_plan_info *last = &c[n - 1].info;
     printf("%s: %s, %u layers, %s parameters, %s of weights%s\n\n", m->path, m->family, m->n_layers,
            human_count((double)m->n_parameters).text, human_bytes(m->weight_bytes).text,
            m->has_weights ? "" : " (a configuration only)");
-    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
-        printf("%-20s", rows[r].name);
-        for (size_t i = 0; i < n; i++) printf("  %12s", cell(&rows[r], &c[i]).text);
-        printf("\n");
+    print_rows(rows, sizeof rows / sizeof *rows, c, n);
+    if (last->experts) {
+        printf("\n%s of the weights are %u experts, of which a token uses %u\n\n", human_bytes(last->expert_bytes).text,
+               last->experts, last->experts_per_token);
+        print_rows(expert_rows, sizeof expert_rows / sizeof *expert_rows, c, n);
     }
     if (n == 1 && c->info.budget_chosen) printf("\nThe budget is what is free here less a margin; --memory sets it.\n");
     for (size_t i = 0; i < n; i++)

@@ -139,6 +139,7 @@ lamina_status lamina_measure(lamina_engine *e, lamina_measure_kind kind, double 
     switch (kind) {
     case LAMINA_MEASURE_DISK:
         if (!e->stream) return error_set(err, LAMINA_E_USAGE, "measuring the disk needs a started engine");
+        if (e->experts) return stream_measure_all(e->stream, seconds, per_second, err);
         return stream_measure(e->stream, seconds, per_second, err);
     case LAMINA_MEASURE_RAM:
         *per_second = measure_ram(e, seconds);

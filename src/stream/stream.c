@@ -291,17 +291,26 @@ void stream_abort(stream *s)
     ring_reset(s);
 }
 
+static lamina_status rate_of(stream *s, const part *parts, double seconds, double *bytes_per_s, lamina_error *err)
+{
+    ring_reset(s);
+    size_t matrix = 0;
+    rate_job job = {.chunk_bytes = s->layout.chunk_bytes, .parts = parts, .seconds = seconds, .in_flight = UINT64_MAX};
+    lamina_status status = ring_rate(s, &job, &matrix, bytes_per_s, err);
+    ring_pump(s);
+    return status;
+}
+
 lamina_status stream_measure(stream *s, double seconds, double *bytes_per_s, lamina_error *err)
 {
     *bytes_per_s = 0;
-    ring_reset(s);
-    size_t matrix = 0;
-    lamina_status status = LAMINA_OK;
-    rate_job job = {
-        .chunk_bytes = s->layout.chunk_bytes, .parts = s->parts, .seconds = seconds, .in_flight = UINT64_MAX};
-    if (s->streams) status = ring_rate(s, &job, &matrix, bytes_per_s, err);
-    ring_pump(s);
-    return status;
+    return s->streams ? rate_of(s, s->parts, seconds, bytes_per_s, err) : LAMINA_OK;
+}
+
+lamina_status stream_measure_all(stream *s, double seconds, double *bytes_per_s, lamina_error *err)
+{
+    *bytes_per_s = 0;
+    return s->n_slots ? rate_of(s, NULL, seconds, bytes_per_s, err) : LAMINA_OK;
 }
 
 void stream_get_stats(const stream *s, stream_stats *stats)

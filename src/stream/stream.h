@@ -95,6 +95,8 @@ const void *stream_pinned(const stream *s, size_t matrix, uint64_t *n_rows);
  * else done and completions taken in any order: the device's ceiling. Between passes only (a pass under way is
  * aborted); the read-ahead is rebuilt. Where all is pinned, 0. Not counted in the statistics. */
 lamina_status stream_measure(stream *s, double seconds, double *bytes_per_s, lamina_error *err);
+/* The same as if nothing were pinned. */
+lamina_status stream_measure_all(stream *s, double seconds, double *bytes_per_s, lamina_error *err);
 void stream_get_stats(const stream *s, stream_stats *stats);
 void stream_reset_stats(stream *s);
 const reader *stream_reader(const stream *s);
