@@ -29,11 +29,16 @@ static bool is_called(const family *f, const char *model_type)
     return false;
 }
 
-static bool fits(const family *f, const json_t *config)
+static bool all_hold(const key_value *where, const json_t *config)
 {
-    for (const key_value *w = f->where; w && w->key; w++)
+    for (const key_value *w = where; w && w->key; w++)
         if (!json_is(json_object_get(config, w->key), w->value)) return false;
     return true;
+}
+
+static bool fits(const family *f, const json_t *config)
+{
+    return all_hold(f->where, config) || (f->or_where && all_hold(f->or_where, config));
 }
 
 /* GGUF says by its numbers what Hugging Face says by a name: its name of an architecture may mean several families. */

@@ -126,7 +126,7 @@ static const tensor_rule tensors_qwen[] = {
 };
 
 /* Baichuan's four models share model_type. Those of 13B say no max_position_embeddings and have ALiBi; a vocabulary of
- * 125696 is the second generation, whose head is normalised. */
+ * 125696, or a z_loss_weight, is the second generation, whose head is normalised. */
 static const char *const baichuan_neutral[] = {"z_loss_weight",    "user_token_id",          "assistant_token_id",
                                                "model_max_length", "gradient_checkpointing", NULL};
 static const key_value baichuan_length[] = {{"max_position_embeddings", "model_max_length"}, {NULL, NULL}};
@@ -181,6 +181,7 @@ const family families_fused[] = {
     {
         .name = "baichuan",
         .where = (const key_value[]){{"max_position_embeddings", NULL}, {"vocab_size", "125696"}, {NULL, NULL}},
+        .or_where = (const key_value[]){{"max_position_embeddings", NULL}, {"z_loss_weight", "0"}, {NULL, NULL}},
         .tensors = tensors_baichuan,
         .aliases = baichuan_length,
         .neutral = baichuan_neutral,
@@ -202,6 +203,7 @@ const family families_fused[] = {
     {
         .name = "baichuan",
         .where = (const key_value[]){{"vocab_size", "125696"}, {NULL, NULL}},
+        .or_where = (const key_value[]){{"z_loss_weight", "0"}, {NULL, NULL}},
         .tensors = tensors_baichuan,
         .neutral = baichuan_neutral,
         .style = {ROPE_HALF, ROPE_HALF},
