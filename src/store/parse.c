@@ -8,6 +8,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "format/jsonpull.h"
 #include "store/image.h"
 
 typedef struct parse {
@@ -19,43 +20,110 @@ typedef struct parse {
 
 #define BAD(p, ...) error_set((p)->err, LAMINA_E_FORMAT, __VA_ARGS__)
 
-static lamina_status get_text(const parse *p, const json_t *from, const char *where, const char *key, const char **out)
+/* The members of one object that are known: where their values are. A tree of the whole would cost twenty times the
+ * text, which for a model of many experts is tens of megabytes. */
+enum { MOST_FIELDS = 10 };
+typedef struct fields {
+    const char *where; /* for errors */
+    const char *const *keys;
+    jp value[MOST_FIELDS]; /* document NULL: absent */
+    jp end;                /* behind the object */
+} fields;
+
+/* keys end with NULL, at most MOST_FIELDS of them. */
+static lamina_status find_fields(const parse *p, const jp *object, const char *where, const char *const *keys,
+                                 fields *out)
 {
-    const json_t *v = json_object_get(from, key);
-    if (!json_is_string(v)) return BAD(p, "%s: %s: \"%s\" is not a string", p->name, where, key);
-    *out = json_string_value(v);
+    *out = (fields){.where = where, .keys = keys};
+    if (jp_peek(object) != JP_OBJECT) return BAD(p, "%s: %s: not an object", p->name, where);
+    jp in;
+    TRY(jp_enter(object, JP_OBJECT, &in, p->err));
+    for (;;) {
+        bool more;
+        jp_text key;
+        TRY(jp_next_key(&in, &more, &key, p->err));
+        if (!more) break;
+        for (size_t i = 0; keys[i]; i++) {
+            if (!jp_is(key, keys[i])) continue;
+            if (out->value[i].document) return BAD(p, "%s: %s: duplicate \"%s\"", p->name, where, keys[i]);
+            out->value[i] = in;
+        }
+        jp_skip(&in);
+    }
+    out->end = in;
+    out->end.at++;
     return LAMINA_OK;
 }
 
-static lamina_status keep_text(const parse *p, const json_t *from, const char *where, const char *key, const char **out)
+static bool is_there(const fields *f, int i, jp_kind kind)
 {
-    const char *s;
-    TRY(get_text(p, from, where, key, &s));
-    if (strlen(s) > STORE_MAX_NAME * 4) return BAD(p, "%s: %s: \"%s\" is too long", p->name, where, key);
-    *out = arena_strndup(p->im->strings, s, strlen(s), p->err);
+    return f->value[i].document && jp_peek(&f->value[i]) == kind;
+}
+
+/* A string without NUL; it lives until the next one is read. */
+static lamina_status get_text(const parse *p, const fields *f, int i, jp_text *out)
+{
+    if (!is_there(f, i, JP_STRING)) return BAD(p, "%s: %s: \"%s\" is not a string", p->name, f->where, f->keys[i]);
+    jp at = f->value[i];
+    TRY(jp_string(&at, out, p->err));
+    if (!memchr(out->data, 0, out->bytes)) return LAMINA_OK;
+    return BAD(p, "%s: %s: \"%s\" holds a NUL", p->name, f->where, f->keys[i]);
+}
+
+/* The same in a buffer, cut where it is too long to be right. */
+typedef struct word {
+    char text[STORE_MAX_NAME + 8];
+} word;
+static lamina_status get_word(const parse *p, const fields *f, int i, word *out)
+{
+    jp_text t;
+    TRY(get_text(p, f, i, &t));
+    size_t n = t.bytes < sizeof out->text - 1 ? t.bytes : sizeof out->text - 1;
+    memcpy(out->text, t.data, n);
+    out->text[n] = 0;
+    return LAMINA_OK;
+}
+
+static lamina_status keep_text(const parse *p, const fields *f, int i, const char **out)
+{
+    jp_text t;
+    TRY(get_text(p, f, i, &t));
+    if (t.bytes > STORE_MAX_NAME * 4) return BAD(p, "%s: %s: \"%s\" is too long", p->name, f->where, f->keys[i]);
+    *out = arena_strndup(p->im->strings, t.data, t.bytes, p->err);
     return *out ? LAMINA_OK : NO_MEMORY(p->err);
 }
 
-static lamina_status get_count(const parse *p, const json_t *from, const char *where, const char *key, uint64_t limit,
-                               uint64_t *out)
+static lamina_status get_count(const parse *p, const fields *f, int i, uint64_t limit, uint64_t *out)
 {
-    const json_t *v = json_object_get(from, key);
-    if (!json_is_integer(v) || json_integer_value(v) < 0 || (uint64_t)json_integer_value(v) > limit)
-        return BAD(p, "%s: %s: \"%s\" is not a number from 0 to %llu", p->name, where, key, (unsigned long long)limit);
-    *out = (uint64_t)json_integer_value(v);
+    jp at = f->value[i];
+    int64_t v;
+    if (!is_there(f, i, JP_NUMBER) || jp_integer(&at, &v, NULL) != LAMINA_OK || v < 0 || (uint64_t)v > limit)
+        return BAD(p, "%s: %s: \"%s\" is not a number from 0 to %llu", p->name, f->where, f->keys[i],
+                   (unsigned long long)limit);
+    *out = (uint64_t)v;
     return LAMINA_OK;
 }
 
-static lamina_status get_array(const parse *p, const json_t *from, const char *where, const char *key, size_t limit,
-                               const json_t **out, size_t *n)
+/* *inside: before the first of *n items. */
+static lamina_status get_array(const parse *p, const fields *f, int i, size_t limit, jp *inside, size_t *n)
 {
-    const json_t *v = json_object_get(from, key);
-    if (!json_is_array(v)) return BAD(p, "%s: %s: \"%s\" is not an array", p->name, where, key);
-    if (json_array_size(v) > limit)
-        return BAD(p, "%s: %s: \"%s\" has %zu entries, more than %zu", p->name, where, key, json_array_size(v), limit);
-    *out = v;
-    *n = json_array_size(v);
-    return LAMINA_OK;
+    if (!is_there(f, i, JP_ARRAY)) return BAD(p, "%s: %s: \"%s\" is not an array", p->name, f->where, f->keys[i]);
+    TRY(jp_enter(&f->value[i], JP_ARRAY, inside, p->err));
+    jp at = *inside;
+    for (*n = 0; jp_next_item(&at); ++*n) jp_skip(&at);
+    if (*n <= limit) return LAMINA_OK;
+    return BAD(p, "%s: %s: \"%s\" has %zu entries, more than %zu", p->name, f->where, f->keys[i], *n, limit);
+}
+
+/* A value as a tree, for those that the rest of the program reads so. */
+static lamina_status get_tree(const parse *p, const fields *f, int i, json_t **out)
+{
+    jp end = f->value[i];
+    const char *begin = end.document->text + end.at;
+    jp_skip(&end);
+    json_error_t bad;
+    *out = json_loadb(begin, end.at - f->value[i].at, JSON_REJECT_DUPLICATES, &bad);
+    return *out ? LAMINA_OK : BAD(p, "%s: \"%s\": line %d: %s", p->name, f->keys[i], bad.line, bad.text);
 }
 
 static bool read_hash(const char *s, uint64_t *out)
@@ -92,28 +160,40 @@ static bool plain_name(const char *s)
     return true;
 }
 
-static lamina_status read_source(const parse *p, const json_t *root)
+static lamina_status read_source_file(const parse *p, const jp *v, image_source *s)
 {
+    static const char *const keys[] = {"name", "bytes", "path", "modified", NULL};
+    enum { NAME, BYTES, PATH, MODIFIED };
+    fields f;
+    TRY(find_fields(p, v, "source", keys, &f));
+    TRY(keep_text(p, &f, NAME, &s->name));
+    TRY(get_count(p, &f, BYTES, INT64_MAX, &s->bytes));
+    if (p->form != FORM_DRAFT) return LAMINA_OK;
+    TRY(keep_text(p, &f, PATH, &s->path));
+    jp at = f.value[MODIFIED];
+    if (!is_there(&f, MODIFIED, JP_NUMBER) || jp_integer(&at, &s->modified_ns, NULL) != LAMINA_OK)
+        return BAD(p, "%s: source: \"modified\" is not a number", p->name);
+    return LAMINA_OK;
+}
+
+static lamina_status read_source(const parse *p, const fields *root, int i)
+{
+    static const char *const keys[] = {"kind", "path", "files", NULL};
+    enum { KIND, PATH, FILES };
     image *im = p->im;
-    const json_t *source = json_object_get(root, "source"), *files;
+    fields f;
+    jp at;
     size_t n;
-    if (!json_is_object(source)) return BAD(p, "%s: \"source\" is not an object", p->name);
-    TRY(keep_text(p, source, "source", "kind", &im->source_kind));
-    if (p->form == FORM_DRAFT) TRY(keep_text(p, source, "source", "path", &im->source_path));
-    TRY(get_array(p, source, "source", "files", STORE_MAX_FILES, &files, &n));
+    if (!is_there(root, i, JP_OBJECT)) return BAD(p, "%s: \"source\" is not an object", p->name);
+    TRY(find_fields(p, &root->value[i], "source", keys, &f));
+    TRY(keep_text(p, &f, KIND, &im->source_kind));
+    if (p->form == FORM_DRAFT) TRY(keep_text(p, &f, PATH, &im->source_path));
+    TRY(get_array(p, &f, FILES, STORE_MAX_FILES, &at, &n));
     im->sources = mem_array(im->m, MEM_MODEL, n, sizeof *im->sources, p->err);
     if (!im->sources) return NO_MEMORY(p->err);
-    for (size_t i = 0; i < n; i++) {
-        const json_t *f = json_array_get(files, i);
-        image_source *s = &im->sources[i];
-        TRY(keep_text(p, f, "source", "name", &s->name));
-        TRY(get_count(p, f, "source", "bytes", INT64_MAX, &s->bytes));
-        if (p->form == FORM_DRAFT) {
-            TRY(keep_text(p, f, "source", "path", &s->path));
-            const json_t *modified = json_object_get(f, "modified");
-            if (!json_is_integer(modified)) return BAD(p, "%s: source: \"modified\" is not a number", p->name);
-            s->modified_ns = json_integer_value(modified);
-        }
+    while (jp_next_item(&at)) {
+        TRY(read_source_file(p, &at, &im->sources[im->n_sources]));
+        jp_skip(&at);
         im->n_sources++;
     }
     return LAMINA_OK;
@@ -138,42 +218,50 @@ static lamina_status refuse_twins(const parse *p)
     return status;
 }
 
-static lamina_status read_files(const parse *p, const json_t *root)
+static lamina_status read_file(const parse *p, const jp *v, image_file *out)
+{
+    static const char *const keys[] = {"name", "bytes", "xxh3", NULL};
+    enum { NAME, BYTES, XXH3 };
+    fields f;
+    TRY(find_fields(p, v, "files", keys, &f));
+    TRY(keep_text(p, &f, NAME, &out->name));
+    if (!plain_name(out->name)) return BAD(p, "%s: \"%.80s\" is not a name of a store's file", p->name, out->name);
+    f.where = out->name;
+    TRY(get_count(p, &f, BYTES, INT64_MAX, &out->bytes));
+    if (p->form != FORM_MANIFEST && strcmp(out->name, STORE_TOKENIZER) != 0) return LAMINA_OK;
+    jp_text hash;
+    TRY(get_text(p, &f, XXH3, &hash));
+    if (hash.bytes == 16 && read_hash(hash.data, &out->xxh3)) return LAMINA_OK;
+    return BAD(p, "%s: %s: \"xxh3\" is not 16 hexadecimal digits", p->name, out->name);
+}
+
+static lamina_status read_files(const parse *p, const fields *root, int i)
 {
     image *im = p->im;
-    const json_t *files;
+    jp at;
     size_t n;
-    TRY(get_array(p, root, "manifest", "files", STORE_MAX_FILES, &files, &n));
+    TRY(get_array(p, root, i, STORE_MAX_FILES, &at, &n));
     im->files = mem_array(im->m, MEM_MODEL, n, sizeof *im->files, p->err);
     if (!im->files) return NO_MEMORY(p->err);
-    for (size_t i = 0; i < n; i++) {
-        const json_t *v = json_array_get(files, i);
-        image_file *f = &im->files[i];
-        TRY(keep_text(p, v, "files", "name", &f->name));
-        if (!plain_name(f->name)) return BAD(p, "%s: \"%.80s\" is not a name of a store's file", p->name, f->name);
-        TRY(get_count(p, v, f->name, "bytes", INT64_MAX, &f->bytes));
-        if (p->form == FORM_MANIFEST || strcmp(f->name, STORE_TOKENIZER) == 0) {
-            const char *hash;
-            TRY(get_text(p, v, f->name, "xxh3", &hash));
-            if (strlen(hash) != 16 || !read_hash(hash, &f->xxh3))
-                return BAD(p, "%s: %s: \"xxh3\" is not 16 hexadecimal digits", p->name, f->name);
-        }
+    while (jp_next_item(&at)) {
+        TRY(read_file(p, &at, &im->files[im->n_files]));
+        jp_skip(&at);
         im->n_files++;
     }
     return refuse_twins(p);
 }
 
-static lamina_status read_shape(const parse *p, const json_t *v, tensor *t)
+static lamina_status read_shape(const parse *p, const fields *f, int i, tensor *t)
 {
-    const json_t *shape;
+    jp at;
     size_t n;
-    TRY(get_array(p, v, t->name, "shape", TENSOR_MAX_DIMS, &shape, &n));
+    TRY(get_array(p, f, i, TENSOR_MAX_DIMS, &at, &n));
     t->n_dims = (uint32_t)n;
-    for (size_t i = 0; i < n; i++) {
-        const json_t *d = json_array_get(shape, i);
-        if (!json_is_integer(d) || json_integer_value(d) < 0)
+    for (uint64_t *d = t->shape; jp_next_item(&at); d++) {
+        int64_t v;
+        if (jp_integer(&at, &v, NULL) != LAMINA_OK || v < 0)
             return BAD(p, "%s: %s: a dimension is not a number", p->name, t->name);
-        t->shape[i] = (uint64_t)json_integer_value(d);
+        *d = (uint64_t)v;
     }
     return LAMINA_OK;
 }
@@ -207,30 +295,41 @@ static bool read_dtype(const char *name, dtype *out)
     return false;
 }
 
-static lamina_status read_tensor(const parse *p, const json_t *v, image_tensor *x)
+enum { T_NAME, T_DTYPE, T_SHAPE, T_FILE, T_OFFSET, T_BYTES, T_GGUF_TYPE, T_SOURCE, T_SOURCE_OFFSET };
+
+static lamina_status find_tensor(const parse *p, const jp *v, fields *f)
+{
+    static const char *const keys[] = {"name",  "dtype",     "shape",  "file",          "offset",
+                                       "bytes", "gguf_type", "source", "source_offset", NULL};
+    return find_fields(p, v, "tensors", keys, f);
+}
+
+static lamina_status read_tensor(const parse *p, fields *f, image_tensor *x)
 {
     const image *im = p->im;
     tensor *t = &x->t;
-    const char *type;
-    TRY(keep_text(p, v, "tensors", "name", &t->name));
+    word type;
+    TRY(keep_text(p, f, T_NAME, &t->name));
     if (!*t->name || strlen(t->name) > STORE_MAX_NAME)
         return BAD(p, "%s: a tensor's name is %zu bytes long", p->name, strlen(t->name));
-    TRY(get_text(p, v, t->name, "dtype", &type));
-    if (!read_dtype(type, &t->type))
-        return error_set(p->err, LAMINA_E_UNSUPPORTED, "%s: %s: dtype \"%.40s\" is not known", p->name, t->name, type);
+    f->where = t->name;
+    TRY(get_word(p, f, T_DTYPE, &type));
+    if (!read_dtype(type.text, &t->type))
+        return error_set(p->err, LAMINA_E_UNSUPPORTED, "%s: %s: dtype \"%.40s\" is not known", p->name, t->name,
+                         type.text);
     if (t->type == DT_OTHER) {
         uint64_t foreign;
-        TRY(get_count(p, v, t->name, "gguf_type", UINT32_MAX, &foreign));
+        TRY(get_count(p, f, T_GGUF_TYPE, UINT32_MAX, &foreign));
         t->foreign_type = (uint32_t)foreign;
     }
-    TRY(read_shape(p, v, t));
-    TRY(get_count(p, v, t->name, "offset", INT64_MAX, &t->offset));
-    TRY(get_count(p, v, t->name, "bytes", INT64_MAX, &t->bytes));
+    TRY(read_shape(p, f, T_SHAPE, t));
+    TRY(get_count(p, f, T_OFFSET, INT64_MAX, &t->offset));
+    TRY(get_count(p, f, T_BYTES, INT64_MAX, &t->bytes));
     TRY(check_size(p, t));
     if (p->form == FORM_MANIFEST) return LAMINA_OK;
     uint64_t source;
-    TRY(get_count(p, v, t->name, "source", UINT32_MAX, &source));
-    TRY(get_count(p, v, t->name, "source_offset", INT64_MAX, &x->source_offset));
+    TRY(get_count(p, f, T_SOURCE, UINT32_MAX, &source));
+    TRY(get_count(p, f, T_SOURCE_OFFSET, INT64_MAX, &x->source_offset));
     if (source >= im->n_sources || x->source_offset > im->sources[source].bytes ||
         t->bytes > im->sources[source].bytes - x->source_offset)
         return BAD(p, "%s: %s: its source lies outside the source's files", p->name, t->name);
@@ -239,12 +338,13 @@ static lamina_status read_tensor(const parse *p, const json_t *v, image_tensor *
 }
 
 /* Puts tensor i into its file: the same file as the tensor before it, or the next one that has tensors. */
-static lamina_status seat(const parse *p, const json_t *v, size_t i, uint32_t *file, uint64_t *end)
+static lamina_status seat(const parse *p, const fields *f, size_t i, uint32_t *file, uint64_t *end)
 {
     image *im = p->im;
     tensor *t = &im->tensors[i].t;
-    const char *name;
-    TRY(get_text(p, v, t->name, "file", &name));
+    word in;
+    TRY(get_word(p, f, T_FILE, &in));
+    const char *name = in.text;
     if (*file == im->n_files || strcmp(im->files[*file].name, name) != 0) {
         uint32_t next = *file == im->n_files ? 0 : *file + 1;
         if (next < im->n_files && strcmp(im->files[next].name, STORE_TOKENIZER) == 0) next++;
@@ -273,20 +373,22 @@ static lamina_status seat(const parse *p, const json_t *v, size_t i, uint32_t *f
     return LAMINA_OK;
 }
 
-static lamina_status read_tensors(const parse *p, const json_t *root)
+static lamina_status read_tensors(const parse *p, const fields *root, int field)
 {
     image *im = p->im;
-    const json_t *tensors;
+    jp at;
     size_t n;
-    TRY(get_array(p, root, "manifest", "tensors", STORE_MAX_TENSORS, &tensors, &n));
+    TRY(get_array(p, root, field, STORE_MAX_TENSORS, &at, &n));
     im->tensors = mem_array(im->m, MEM_MODEL, n, sizeof *im->tensors, p->err);
     if (!im->tensors) return NO_MEMORY(p->err);
     uint32_t file = im->n_files;
     uint64_t end = 0;
-    for (size_t i = 0; i < n; i++) {
-        const json_t *v = json_array_get(tensors, i);
-        TRY(read_tensor(p, v, &im->tensors[i]));
-        TRY(seat(p, v, i, &file, &end));
+    while (jp_next_item(&at)) {
+        fields f;
+        TRY(find_tensor(p, &at, &f));
+        TRY(read_tensor(p, &f, &im->tensors[im->n_tensors]));
+        TRY(seat(p, &f, im->n_tensors, &file, &end));
+        at.at = f.end.at;
         im->n_tensors++;
     }
     if (file < im->n_files && end != im->files[file].bytes)
@@ -298,32 +400,38 @@ static lamina_status read_tensors(const parse *p, const json_t *root)
     return LAMINA_OK;
 }
 
-static lamina_status read_root(const parse *p, const json_t *root)
+static lamina_status read_root(const parse *p, const jp *value)
 {
+    static const char *const keys[] = {"format",     "version", "family", "dialect", "config",
+                                       "generation", "source",  "files",  "tensors", NULL};
+    enum { FORMAT, VERSION, FAMILY, DIALECT, CONFIG, GENERATION, SOURCE, FILES, TENSORS };
+    const char *expected = p->form == FORM_MANIFEST ? "lamina-store" : "lamina-store-draft";
     image *im = p->im;
-    const char *format, *dialect, *expected = p->form == FORM_MANIFEST ? "lamina-store" : "lamina-store-draft";
+    fields root;
+    word format, dialect;
     uint64_t version;
-    TRY(get_text(p, root, "manifest", "format", &format));
-    if (strcmp(format, expected) != 0)
-        return BAD(p, "%s: format is \"%.40s\", expected \"%s\"", p->name, format, expected);
-    TRY(get_count(p, root, "manifest", "version", INT32_MAX, &version));
+    TRY(find_fields(p, value, "manifest", keys, &root));
+    TRY(get_word(p, &root, FORMAT, &format));
+    if (strcmp(format.text, expected) != 0)
+        return BAD(p, "%s: format is \"%.40s\", expected \"%s\"", p->name, format.text, expected);
+    TRY(get_count(p, &root, VERSION, INT32_MAX, &version));
     if (version != STORE_VERSION)
         return error_set(p->err, LAMINA_E_UNSUPPORTED, "%s: store format version %llu; this program reads version %d",
                          p->name, (unsigned long long)version, STORE_VERSION);
-    TRY(keep_text(p, root, "manifest", "family", &im->family));
-    TRY(get_text(p, root, "manifest", "dialect", &dialect));
-    if (strcmp(dialect, "hf") != 0 && strcmp(dialect, "gguf") != 0)
-        return BAD(p, "%s: dialect is \"%.40s\", expected \"hf\" or \"gguf\"", p->name, dialect);
-    im->dialect = strcmp(dialect, "gguf") == 0 ? DIALECT_GGUF : DIALECT_HF;
-    json_t *config = json_object_get(root, "config"), *generation = json_object_get(root, "generation");
-    if (!json_is_object(config)) return BAD(p, "%s: \"config\" is not an object", p->name);
-    if (generation && !json_is_null(generation) && !json_is_object(generation))
+    TRY(keep_text(p, &root, FAMILY, &im->family));
+    TRY(get_word(p, &root, DIALECT, &dialect));
+    if (strcmp(dialect.text, "hf") != 0 && strcmp(dialect.text, "gguf") != 0)
+        return BAD(p, "%s: dialect is \"%.40s\", expected \"hf\" or \"gguf\"", p->name, dialect.text);
+    im->dialect = strcmp(dialect.text, "gguf") == 0 ? DIALECT_GGUF : DIALECT_HF;
+    if (!is_there(&root, CONFIG, JP_OBJECT)) return BAD(p, "%s: \"config\" is not an object", p->name);
+    bool generation = is_there(&root, GENERATION, JP_OBJECT);
+    if (root.value[GENERATION].document && !generation && !is_there(&root, GENERATION, JP_NULL))
         return BAD(p, "%s: \"generation\" is neither an object nor null", p->name);
-    im->config = json_incref(config);
-    im->generation = json_is_object(generation) ? json_incref(generation) : NULL;
-    TRY(read_source(p, root));
-    TRY(read_files(p, root));
-    return read_tensors(p, root);
+    TRY(get_tree(p, &root, CONFIG, &im->config));
+    if (generation) TRY(get_tree(p, &root, GENERATION, &im->generation));
+    TRY(read_source(p, &root, SOURCE));
+    TRY(read_files(p, &root, FILES));
+    return read_tensors(p, &root, TENSORS);
 }
 
 static lamina_status check_sum(const parse *p, const char *data, size_t bytes)
@@ -348,12 +456,12 @@ lamina_status image_parse(memory *m, const char *path, const char *name, const c
     parse p = {.name = name, .form = form, .err = err};
     *out = NULL;
     TRY(check_sum(&p, data, bytes));
-    json_error_t bad;
-    json_t *root = json_loadb(data, bytes, JSON_REJECT_DUPLICATES, &bad);
-    if (!root) return BAD(&p, "%s: line %d: %s", name, bad.line, bad.text);
-    lamina_status status = image_new(m, path, &p.im, err);
-    if (status == LAMINA_OK) status = read_root(&p, root);
-    json_decref(root);
+    jp_document document;
+    jp root;
+    lamina_status status = jp_open(m, MEM_OTHER, name, data, bytes, &document, &root, err);
+    if (status == LAMINA_OK) status = image_new(m, path, &p.im, err);
+    if (status == LAMINA_OK) status = read_root(&p, &root);
+    jp_close(&document);
     if (status != LAMINA_OK) {
         image_free(p.im);
         return status;
