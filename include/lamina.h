@@ -157,6 +157,16 @@ LAMINA_API lamina_status lamina_tensor(const lamina_engine *engine, size_t index
 /* One value of an axis of the architecture, as text: name "mixer", value "gqa"; index < n_axes. */
 LAMINA_API lamina_status lamina_axis(const lamina_engine *engine, size_t index, const char **name, const char **value);
 
+typedef struct lamina_family_info {
+    const char *name,
+        *title; /* "gemma3_text", "Gemma 3"; title NULL: another row of this name has it, or none is meant */
+    const char *const *model_types; /* of config.json besides the name; ends with NULL */
+    const char *architecture;       /* general.architecture of GGUF; NULL: none */
+} lamina_family_info;
+
+/* A row of the table of families; false behind the last. Families with several variants have several rows. */
+LAMINA_API bool lamina_family(size_t index, lamina_family_info *info);
+
 /* ---- planning ----------------------------------------------------------------------------------------------- */
 
 typedef struct lamina_budget {

@@ -36,6 +36,7 @@ int detokenize_command(const options *o);
 int template_command(const options *o);
 int eval_command(const options *o);
 int bench_command(const options *o);
+int families_command(const options *o);
 int completion_command(const options *o);
 int help_command(const options *o);
 

@@ -69,6 +69,10 @@ const command commands[CMD_COUNT] = {
         "decoding, and takes medians. Then every term of a pass: disk, arithmetic, memory\n"
         "traffic, beside the time measured. Tokens are random; no tokenizer is needed.",
         bench_command},
+    [CMD_FAMILIES] = {"families", "", "the families of models that this version computes",
+        "A table in Markdown: whose models, by which model_type config.json names them and\n"
+        "by which general.architecture a GGUF file.",
+        families_command},
     [CMD_COMPLETION] = {"completion", "[bash]", "print the completion script of a shell",
         "To use it now: source <(lamina completion bash)",
         completion_command},

@@ -11,7 +11,7 @@ static bool takes(command_id id, const option_row *row)
 
 static bool has_model(command_id id)
 {
-    return id != CMD_COMPLETION && id != CMD_HELP;
+    return id != CMD_FAMILIES && id != CMD_COMPLETION && id != CMD_HELP;
 }
 
 void print_overview(FILE *out)

@@ -130,7 +130,7 @@ const option_row option_table[] = {
      "show progress even where standard error is no terminal"},
     {"trace", 0, KIND_TEXT, GROUP_OUTPUT, PASSES, AT(trace), "FILE", 0, 0,
      "write reads, waits and kernels as Chrome trace events"},
-    {"help", 'h', KIND_FLAG, GROUP_OUTPUT, ALL_MODEL | ONLY(CMD_COMPLETION) | ONLY(CMD_HELP), AT(help), NULL, 0, 0,
+    {"help", 'h', KIND_FLAG, GROUP_OUTPUT, ALL_MODEL | ONLY(CMD_FAMILIES) | ONLY(CMD_COMPLETION) | ONLY(CMD_HELP), AT(help), NULL, 0, 0,
      "this text"},
 
     {"faults", 0, KIND_FAULTS, GROUP_TESTING, ALL_MODEL, AT(faults), "SPEC", 0, 0,

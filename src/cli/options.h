@@ -20,6 +20,7 @@ typedef enum command_id {
     CMD_TEMPLATE,
     CMD_EVAL,
     CMD_BENCH,
+    CMD_FAMILIES,
     CMD_COMPLETION,
     CMD_HELP,
     CMD_COUNT

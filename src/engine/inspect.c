@@ -1,5 +1,6 @@
 /* What is known about an opened engine, for those who look: the model, its tensors, its axes, its statistics. */
 #include "engine/engine.h"
+#include "model/family.h"
 
 static const char *source_name(const checkpoint *c)
 {
@@ -149,4 +150,15 @@ lamina_status lamina_measure(lamina_engine *e, lamina_measure_kind kind, double 
         return LAMINA_OK;
     }
     return error_set(err, LAMINA_E_USAGE, "unknown kind of measurement %d", (int)kind);
+}
+
+bool lamina_family(size_t index, lamina_family_info *info)
+{
+    static const char *const none[] = {NULL};
+    const family *f = family_at(index);
+    *info = (lamina_family_info){.name = "", .model_types = none};
+    if (!f) return false;
+    *info = (lamina_family_info){
+        .name = f->name, .title = f->title, .model_types = f->also ? f->also : none, .architecture = f->architecture};
+    return true;
 }

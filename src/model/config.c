@@ -552,13 +552,26 @@ static bool looks_plain(const reading *r)
     return r->c->dialect == DIALECT_HF;
 }
 
+/* What a row is called, if no row before it is called so; else NULL. */
+static const char *first_use(tensor_dialect dialect, size_t index)
+{
+    const family *f = family_at(index);
+    const char *name = dialect == DIALECT_GGUF ? f->architecture : f->name;
+    for (size_t i = 0; name && i < index; i++) {
+        const family *before = family_at(i);
+        const char *other = dialect == DIALECT_GGUF ? before->architecture : before->name;
+        if (other && strcmp(other, name) == 0) return NULL;
+    }
+    return name;
+}
+
 static lamina_status refuse_family(const reading *r, const char *key_name, const json_t *type)
 {
     char known[720] = "", text[SHOWN_BYTES];
     size_t n = 0;
     const family *f;
     for (size_t i = 0; (f = family_at(i)); i++) {
-        const char *name = r->c->dialect == DIALECT_GGUF ? f->architecture : f->name;
+        const char *name = first_use(r->c->dialect, i);
         if (name && n < sizeof known) n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", n ? ", " : "", name);
     }
     return error_set(r->err, LAMINA_E_UNSUPPORTED, "%s: %s %s is not a family that this version computes; known are %s",

@@ -200,6 +200,7 @@ static const key_value no_biases[] = {{"mlp_bias", "false"}, {"moe_layer_freq", 
 const family families_experts[] = {
     {
         .name = "mixtral",
+        .title = "Mixtral",
         .architecture = "llama",
         .tensors = tensors_mixtral,
         .aliases = local_experts,
@@ -226,6 +227,7 @@ const family families_experts[] = {
     },
     {
         .name = "qwen2_moe",
+        .title = "Qwen1.5-MoE, Qwen2-MoE",
         .architecture = "qwen2moe",
         .tensors = tensors_qwen_moe,
         .aliases = local_experts,
@@ -241,6 +243,7 @@ const family families_experts[] = {
     },
     {
         .name = "qwen3_moe",
+        .title = "Qwen3-MoE",
         .architecture = "qwen3moe",
         .tensors = tensors_qwen_moe,
         .aliases = local_experts,
@@ -258,6 +261,7 @@ const family families_experts[] = {
     },
     {
         .name = "olmoe",
+        .title = "OLMoE",
         .architecture = "olmoe",
         .tensors = tensors_qwen_moe,
         .aliases = local_experts,
@@ -284,6 +288,7 @@ const family families_experts[] = {
     },
     {
         .name = "deepseek_v2",
+        .title = "DeepSeek V2, V2-Lite, V2.5",
         .tensors = tensors_deepseek,
         .architecture = "deepseek2",
         .aliases = routed_experts,
@@ -343,6 +348,7 @@ const family families_experts[] = {
     {
         /* DeepSeek V3 and R1, Kimi K2. */
         .name = "deepseek_v3",
+        .title = "DeepSeek V3, V3.1, R1, Kimi K2",
         .also = (const char *const[]){"kimi_k2", NULL},
         .architecture = "deepseek2",
         .tensors = tensors_deepseek,
@@ -383,6 +389,7 @@ const family families_experts[] = {
     },
     {
         .name = "glm4_moe",
+        .title = "GLM-4.5, GLM-4.6",
         .architecture = "glm4moe",
         .tensors = tensors_glm4_moe,
         .aliases = routed_experts,
@@ -419,6 +426,7 @@ const family families_experts[] = {
     {
         /* Experts in blocks of 4-bit codes as published, or widened and [in, out] as transformers saves them. */
         .name = "gpt_oss",
+        .title = "gpt-oss",
         .architecture = "gpt-oss",
         .tensors = tensors_gpt_oss,
         .aliases = (const key_value[]){{"num_experts", "num_local_experts"}, {"hidden_act", ""}, {NULL, NULL}},

@@ -134,6 +134,7 @@ static const key_value baichuan_length[] = {{"max_position_embeddings", "model_m
 const family families_fused[] = {
     {
         .name = "glm",
+        .title = "GLM-4 (0414 and as transformers has it)",
         .also = (const char *const[]){"glm4", NULL},
         .architecture = "glm4",
         .tensors = tensors_glm,
@@ -158,6 +159,7 @@ const family families_fused[] = {
     },
     {
         .name = "phi3",
+        .title = "Phi-3, Phi-3.5, Phi-4, Phi-4-mini",
         .neutral = (const char *const[]){"interpolate_factor", "full_attn_mod", NULL},
         .architecture = "phi3",
         .tensors = tensors_phi3,
@@ -180,6 +182,7 @@ const family families_fused[] = {
     },
     {
         .name = "baichuan",
+        .title = "Baichuan 1 and 2, 7B and 13B",
         .where = (const key_value[]){{"max_position_embeddings", NULL}, {"vocab_size", "125696"}, {NULL, NULL}},
         .or_where = (const key_value[]){{"max_position_embeddings", NULL}, {"z_loss_weight", "0"}, {NULL, NULL}},
         .tensors = tensors_baichuan,
@@ -221,6 +224,7 @@ const family families_fused[] = {
     },
     {
         .name = "internlm2",
+        .title = "InternLM 2 and 2.5",
         .architecture = "internlm2",
         .tensors = tensors_internlm2,
         .aliases = (const key_value[]){{"attention_bias", "bias"}, {NULL, NULL}},
@@ -234,6 +238,7 @@ const family families_fused[] = {
     },
     {
         .name = "chatglm",
+        .title = "ChatGLM2, ChatGLM3, GLM-4-9B",
         .architecture = "chatglm",
         .tensors = tensors_chatglm,
         .aliases = (const key_value[]){{"num_hidden_layers", "num_layers"},
@@ -283,6 +288,7 @@ const family families_fused[] = {
     {
         /* QWen 1. intermediate_size counts both w1 and w2; w2 is the gate. */
         .name = "qwen",
+        .title = "QWen 1",
         .architecture = "qwen",
         .tensors = tensors_qwen,
         .aliases = (const key_value[]){{"head_dim", "kv_channels"},

@@ -75,9 +75,10 @@ static const char *const hidden_act[] = {"hidden_act", NULL};
 
 const family families_llama[] = {
     {
-        /* Llama 1 to 3.3, Yi, TinyLlama, SmolLM2; in GGUF also Mistral. GGUF permutes the rows of q and k so that
+        /* GGUF calls many by this name, which the rows that have it in common tell apart by what else it says. It permutes the rows of q and k so that
          * neighbours are rotated (llama.cpp, convert_hf_to_gguf.py: LlamaModel.permute). */
         .name = "llama",
+        .title = "Llama 1 to 3.3, Yi, TinyLlama, SmolLM2",
         .architecture = "llama",
         .tensors = tensors_llama,
         .keys = KEYS_BIAS | KEYS_MLP_BIAS,
@@ -105,6 +106,8 @@ const family families_llama[] = {
     },
     {
         .name = "mistral",
+        .title = "Mistral 7B, Nemo, Small",
+        .architecture = "llama",
         .tensors = tensors_llama,
         .keys = KEYS_WINDOW,
         .style = {ROPE_HALF, ROPE_INTERLEAVED},
@@ -115,6 +118,7 @@ const family families_llama[] = {
     {
         /* Also inside Qwen2-VL and 2.5-VL. */
         .name = "qwen2",
+        .title = "Qwen2, Qwen2.5, QwQ; inside Qwen2-VL, Qwen2.5-VL",
         .also = (const char *const[]){"qwen2_vl", "qwen2_5_vl", "qwen2_vl_text", "qwen2_5_vl_text", NULL},
         .neutral = (const char *const[]){"vision_*", "image_token_id", "video_token_id", NULL},
         .architecture = "qwen2",
@@ -128,6 +132,7 @@ const family families_llama[] = {
     },
     {
         .name = "qwen3",
+        .title = "Qwen3",
         .architecture = "qwen3",
         .tensors = tensors_llama,
         .keys = KEYS_BIAS | KEYS_WINDOW | KEYS_WINDOW_LAYERS,
@@ -141,6 +146,8 @@ const family families_llama[] = {
     },
     {
         .name = "ministral",
+        .title = "Ministral 8B",
+        .architecture = "llama",
         .tensors = tensors_llama,
         .keys = KEYS_WINDOW,
         .style = {ROPE_HALF, ROPE_INTERLEAVED},
@@ -150,6 +157,7 @@ const family families_llama[] = {
     },
     {
         .name = "ministral3",
+        .title = "Ministral 3",
         .architecture = "mistral3",
         .tensors = tensors_llama,
         .keys = KEYS_WINDOW,
@@ -171,6 +179,7 @@ const family families_llama[] = {
     },
     {
         .name = "smollm3",
+        .title = "SmolLM3",
         .neutral = (const char *const[]){"pretraining_tp", "max_window_layers", NULL},
         .architecture = "smollm3",
         .tensors = tensors_llama,
@@ -199,6 +208,7 @@ const family families_llama[] = {
     },
     {
         .name = "granite",
+        .title = "Granite 3",
         .architecture = "granite",
         .tensors = tensors_llama,
         .keys = KEYS_BIAS | KEYS_MLP_BIAS | KEYS_MULTIPLIERS,
@@ -213,6 +223,7 @@ const family families_llama[] = {
     },
     {
         .name = "seed_oss",
+        .title = "Seed-OSS",
         .architecture = "seed_oss",
         .tensors = tensors_seed,
         .aliases =
@@ -227,6 +238,7 @@ const family families_llama[] = {
     },
     {
         .name = "ernie4_5",
+        .title = "Ernie 4.5, dense",
         .neutral = (const char *const[]){"compression_ratio", "freq_allocation", "weight_share_add_bias",
                                          "enable_random_position_ids", NULL},
         .expected = (const key_value[]){{"use_rmsnorm", "true"}, {NULL, NULL}},
@@ -255,6 +267,7 @@ const family families_llama[] = {
     },
     {
         .name = "hunyuan_v1_dense",
+        .title = "Hunyuan, dense",
         .architecture = "hunyuan-dense",
         .tensors = tensors_hunyuan,
         .keys = KEYS_BIAS | KEYS_ALPHA,
@@ -287,6 +300,7 @@ const family families_llama[] = {
     },
     {
         .name = "exaone4",
+        .title = "EXAONE 4",
         .architecture = "exaone4",
         .tensors = tensors_after,
         .keys = KEYS_WINDOW | KEYS_WINDOW_PATTERN,
@@ -311,6 +325,7 @@ const family families_llama[] = {
     },
     {
         .name = "internlm",
+        .title = "InternLM 1",
         .tensors = tensors_llama,
         .aliases = (const key_value[]){{"attention_bias", "bias"}, {NULL, NULL}},
         .keys = KEYS_BIAS,
@@ -322,6 +337,8 @@ const family families_llama[] = {
     },
     {
         .name = "internlm3",
+        .title = "InternLM3",
+        .architecture = "llama",
         .tensors = tensors_llama,
         .aliases = (const key_value[]){{"mlp_bias", "bias"}, {NULL, NULL}},
         .keys = KEYS_QKV_BIAS | KEYS_MLP_BIAS,
@@ -346,6 +363,7 @@ const family families_llama[] = {
     {
         /* Its activation is the tanh form, whatever hidden_act says: old files say gelu and mean this. */
         .name = "gemma",
+        .title = "Gemma 1",
         .architecture = "gemma",
         .tensors = tensors_llama,
         .aliases = act_is_activation,
@@ -374,6 +392,7 @@ const family families_llama[] = {
     },
     {
         .name = "gemma2",
+        .title = "Gemma 2",
         .architecture = "gemma2",
         .tensors = tensors_gemma2,
         .aliases = act_is_activation,
@@ -409,6 +428,7 @@ const family families_llama[] = {
     },
     {
         .name = "gemma3_text",
+        .title = "Gemma 3",
         .also = (const char *const[]){"gemma3", NULL},
         .architecture = "gemma3",
         .tensors = tensors_gemma2,
@@ -446,6 +466,7 @@ const family families_llama[] = {
     },
     {
         .name = "olmo2",
+        .title = "OLMo 2",
         .architecture = "olmo2",
         .tensors = tensors_after,
         .keys = KEYS_BIAS,
@@ -467,6 +488,7 @@ const family families_llama[] = {
     },
     {
         .name = "olmo3",
+        .title = "OLMo 3",
         .architecture = "olmo2",
         .tensors = tensors_after,
         .keys = KEYS_BIAS | KEYS_WINDOW,

@@ -169,6 +169,7 @@ static const char *const masks[] = {"*.attn.bias", "*.attn.masked_bias", "*.atte
 const family families_plain[] = {
     {
         .name = "phi",
+        .title = "Phi-1, 1.5 and 2",
         .architecture = "phi2",
         .tensors = tensors_phi,
         .aliases =
@@ -197,6 +198,7 @@ const family families_plain[] = {
     },
     {
         .name = "cohere",
+        .title = "Command R, Aya",
         .architecture = "command-r",
         .tensors = tensors_cohere,
         .aliases = (const key_value[]){{"rms_norm_eps", "layer_norm_eps"}, {NULL, NULL}},
@@ -223,6 +225,7 @@ const family families_plain[] = {
     },
     {
         .name = "cohere2",
+        .title = "Command R7B, Command A",
         .neutral = (const char *const[]){"use_parallel_embedding", "head_dim", NULL},
         .architecture = "cohere2",
         .tensors = tensors_cohere,
@@ -261,6 +264,7 @@ const family families_plain[] = {
     },
     {
         .name = "stablelm",
+        .title = "StableLM",
         .also = (const char *const[]){"stablelm_epoch", NULL},
         .architecture = "stablelm",
         .tensors = tensors_stablelm,
@@ -289,6 +293,7 @@ const family families_plain[] = {
     },
     {
         .name = "starcoder2",
+        .title = "StarCoder2",
         .neutral = (const char *const[]){"attention_softmax_in_fp32", "scale_attention_softmax_in_fp32",
                                          "activation_function", NULL},
         .architecture = "starcoder2",
@@ -322,6 +327,7 @@ const family families_plain[] = {
     },
     {
         .name = "falcon",
+        .title = "Falcon 1 and 2",
         .where = (const key_value[]){{"new_decoder_architecture", "true"}, {NULL, NULL}},
         .architecture = "falcon",
         .tensors = tensors_falcon,
@@ -394,6 +400,7 @@ const family families_plain[] = {
     },
     {
         .name = "gpt_neox",
+        .title = "GPT-NeoX, Pythia",
         .architecture = "gptneox",
         .tensors = tensors_gpt_neox,
         .idle = masks,
@@ -426,6 +433,7 @@ const family families_plain[] = {
     },
     {
         .name = "gpt2",
+        .title = "GPT-2",
         .architecture = "gpt2",
         .tensors = tensors_gpt2,
         .idle = masks,

@@ -189,9 +189,10 @@ typedef struct key_value {
 } key_value;
 
 typedef struct family {
-    const char *name;           /* model_type of config.json */
-    const char *const *also;    /* other model_types that mean the same; NULL-terminated or NULL */
-    const key_value *where;     /* ... and only if these keys have these values; ends with {NULL}; NULL: no more */
+    const char *name;        /* model_type of config.json */
+    const char *title;       /* whose models, in words; NULL: another row of the same name says it, or none is meant */
+    const char *const *also; /* other model_types that mean the same; NULL-terminated or NULL */
+    const key_value *where;  /* ... and only if these keys have these values; ends with {NULL}; NULL: no more */
     const key_value *or_where;  /* ... or these */
     const char *architecture;   /* general.architecture of GGUF; NULL: none of its own */
     const tensor_rule *tensors; /* in the order of use; ends with a rule without names */

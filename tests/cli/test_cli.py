@@ -19,7 +19,7 @@ import tiny_model
 
 LAMINA = os.path.abspath(sys.argv.pop(1)) if len(sys.argv) > 1 else "build/lamina"
 COMMANDS = ("run", "pack", "plan", "inspect", "verify", "logits", "tokenize", "detokenize", "template", "eval", "bench",
-            "completion", "help")
+            "families", "completion", "help")
 MEMORY = "256M"
 
 
@@ -106,6 +106,15 @@ class Usage(Case):
             self.assertTrue(text.startswith(f"lamina {command}: "))
             self.assertLessEqual(max(map(len, text.splitlines())), 92)
         self.assertRegex(self.good("--version").decode(), r"\Alamina \d+\.\d+\.\d+\n\Z")
+
+    def test_families_are_listed_once(self):
+        lines = self.good("families").decode().splitlines()
+        self.assertEqual(lines[:2], ["| models | `model_type` | GGUF |", "|---|---|---|"])
+        names = [re.fullmatch(r"\| [^|]+ \| `(\w+)`(?:, `\w+`)* \| (?:`[\w-]+` )?\|", line)[1] for line in lines[2:]]
+        self.assertEqual(len(names), len(set(names)))
+        for name in ("llama", "falcon", "baichuan", "deepseek_v3"):
+            self.assertIn(name, names)
+        self.bad(2, "'more'", "families", "more")
 
     def test_manual_and_completion_name_every_option(self):
         manual = self.good("--man").decode()
