@@ -4,7 +4,7 @@
     hf_to_gguf.py CHECKPOINT OUT.gguf
 
 Matrices keep their type (bf16, f16 or f32); vectors become f32, as is usual in GGUF. Families: those of the Llama
-layout with GGUF architectures llama (Llama, Mistral, Yi, TinyLlama, SmolLM2), qwen2, qwen3. The vocabulary must be
+layout with GGUF architectures llama (Llama, Mistral, Yi, TinyLlama, SmolLM2), qwen2, qwen3, qwen3moe. The vocabulary must be
 byte-level BPE in tokenizer.json; without one a vocabulary of placeholders is written, which is enough for measuring.
 Memory stays small: tensors are mapped and written one by one. Needs numpy and gguf (PyPI).
 """
@@ -12,13 +12,14 @@ import argparse
 import json
 import math
 import os
+import re
 import struct
 import sys
 
 import gguf
 import numpy as np
 
-ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "qwen3_moe": "qwen3moe"}
 STORED = {
     "BF16": (np.dtype("<u2"), gguf.GGMLQuantizationType.BF16),
     "F16": (np.dtype("<f2"), gguf.GGMLQuantizationType.F16),
@@ -39,7 +40,9 @@ LAYER = {
     "mlp.gate_proj.weight": "ffn_gate.weight",
     "mlp.up_proj.weight": "ffn_up.weight",
     "mlp.down_proj.weight": "ffn_down.weight",
+    "mlp.gate.weight": "ffn_gate_inp.weight",
 }
+EXPERT = re.compile(r"model\.layers\.(\d+)\.mlp\.experts\.(\d+)\.(gate|up|down)_proj\.weight")
 ENDS = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
         "lm_head.weight": "output.weight"}
 
@@ -67,6 +70,21 @@ def gguf_name(name):
         if rest in LAYER:
             return f"blk.{layer}.{LAYER[rest]}"
     return None
+
+
+def stacked(found):
+    """Experts of a layer are one tensor in GGUF: {name: (parts, dtype, shape)}, each part (file, first byte, shape)."""
+    whole = {}
+    for name, (path, dtype, shape, at, _) in found.items():
+        m = EXPERT.fullmatch(name)
+        key = f"blk.{m[1]}.ffn_{m[3]}_exps.weight" if m else name
+        whole.setdefault(key, []).append((int(m[2]) if m else 0, path, dtype, shape, at, bool(m)))
+    out = {}
+    for key, parts in whole.items():
+        parts.sort()
+        shape = parts[0][3]
+        out[key] = ([(p[1], p[4], p[3]) for p in parts], parts[0][2], (len(parts), *shape) if parts[0][5] else shape)
+    return out
 
 
 def interleave(rows, heads):
@@ -111,6 +129,10 @@ def add_header(w, c, arch, head_dim, heads, kv):
     w.add_layer_norm_rms_eps(c.get("rms_norm_eps", 1e-6))
     w.add_vocab_size(c["vocab_size"])
     w.add_rope_dimension_count(head_dim)
+    if c.get("num_experts"):
+        w.add_expert_count(c["num_experts"])
+        w.add_expert_used_count(c["num_experts_per_tok"])
+        w.add_expert_feed_forward_length(c["moe_intermediate_size"])
     rope = rope_of(c)
     w.add_rope_freq_base(rope["rope_theta"])
     kind = rope.get("rope_type", rope.get("type", "default"))
@@ -162,8 +184,8 @@ def main():
     factors = add_header(w, c, arch, head_dim, heads, kv)
     add_vocabulary(w, a.checkpoint, c)
     plan = []
-    for name, t in directory(a.checkpoint).items():
-        new = gguf_name(name)
+    for name, t in stacked(directory(a.checkpoint)).items():
+        new = name if name.startswith("blk.") else gguf_name(name)
         if not new:
             print(f"left out: {name}", file=sys.stderr)
             continue
@@ -181,8 +203,9 @@ def main():
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_ti_data_to_file()
-    for name, (path, dtype, shape, at, _), numbers, kind in plan:
-        x = np.memmap(path, dtype=numbers, mode="r", offset=at, shape=shape)
+    for name, (parts, dtype, shape), numbers, kind in plan:
+        x = [np.memmap(path, dtype=numbers, mode="r", offset=at, shape=part) for path, at, part in parts]
+        x = np.stack(x) if len(shape) == 3 else x[0]
         if arch == "llama" and ".self_attn." in name and (".q_proj." in name or ".k_proj." in name):
             x = interleave(x, heads if ".q_proj." in name else kv)
         if kind == gguf.GGMLQuantizationType.F32:

@@ -207,6 +207,69 @@ static const struct {
     {"Qwen3-235B-A22B", 235.094, 0},
 };
 
+#define MIXED                                                                                                          \
+    "\"hidden_size\": 64, \"intermediate_size\": 96, \"moe_intermediate_size\": 32, \"num_hidden_layers\": 2, "        \
+    "\"num_attention_heads\": 4, \"vocab_size\": 300, \"n_routed_experts\": 8, \"num_experts_per_tok\": "
+#define V2 "\"model_type\": \"deepseek_v2\", " MIXED "2"
+#define V3_OF(used, groups, best)                                                                                      \
+    "\"model_type\": \"deepseek_v3\", " MIXED used ", \"n_group\": " groups ", \"topk_group\": " best
+#define V3 V3_OF("2", "2", "1")
+
+/* What the rows of other mechanisms refuse, in what words. */
+static void mechanisms_refuse_by_name(void)
+{
+    static const struct {
+        const char *text, *words; /* NULL: accepted */
+    } cases[] = {
+        {"{" V2 "}", NULL},
+        {"{" V2 ", \"topk_method\": \"noaux_tc\"}",
+         "\"topk_method\" = \"noaux_tc\": expected greedy or group_limited_greedy"},
+        {"{" V2 ", \"scoring_func\": \"sigmoid\"}", "\"scoring_func\" = \"sigmoid\": expected softmax"},
+        {"{" V2 ", \"norm_topk_prob\": true}", "\"norm_topk_prob\" = true is not computed for deepseek_v2"},
+        {"{" V2 ", \"moe_layer_freq\": 0}", "\"moe_layer_freq\" = 0: expected a whole number from 1"},
+        {"{" V2 ", \"qk_rope_head_dim\": 7}", "qk_rope_head_dim 7: expected an even number"},
+        {"{" V2 ", \"mlp_layer_types\": [\"sparse\", \"both\"]}", "layer 1 is \"both\": expected dense or sparse"},
+        {"{" V3 "}", NULL},
+        {"{" V3 ", \"topk_method\": \"greedy\"}", "\"topk_method\" = \"greedy\": expected noaux_tc"},
+        {"{" V3_OF("2", "3", "1") "}", "n_group 3: expected a divisor of the number of experts"},
+        {"{" V3_OF("2", "8", "4") "}", "n_group 8: expected at least two experts in a group"},
+        {"{" V3_OF("2", "2", "3") "}", "topk_group 3: expected at most n_group"},
+        {"{" V3_OF("5", "2", "1") "}", "num_experts_per_tok 5: expected at most the experts of topk_group groups"},
+        {"{" V3_OF("9", "2", "1") "}", "num_experts_per_tok 9: expected at most num_experts"},
+        {"{" V3 ", \"quantization_config\": {\"quant_method\": \"fp8\", \"weight_block_size\": [64, 64]}}",
+         "weights quantised by \"fp8\" are not computed"},
+        {"{\"model_type\": \"cohere2\", \"use_qk_norm\": true}", "\"use_qk_norm\" = true is not understood"},
+        {"{\"model_type\": \"gemma2\", \"use_bidirectional_attention\": true}",
+         "\"use_bidirectional_attention\" = true is not understood"},
+        {"{\"model_type\": \"exaone4\", \"sliding_window_pattern\": \"LGLG\"}",
+         "expected a whole number, or letters like LLLG"},
+        {"{\"model_type\": \"smollm3\", \"num_hidden_layers\": 2, \"no_rope_layers\": [1, 2]}",
+         "expected 1 for a layer that is rotated"},
+        {"{\"model_type\": \"falcon\", \"alibi\": true}", "\"alibi\" = true is not understood"},
+        {"{\"model_type\": \"chatglm\", \"post_layer_norm\": false}", "\"post_layer_norm\" = false is not understood"},
+        {"{\"model_type\": \"chatglm\", \"quantization_bit\": 4}", "\"quantization_bit\" = 4 is not understood"},
+        {"{\"model_type\": \"qwen\", \"intermediate_size\": 77}", "intermediate_size 77: expected an even number"},
+        {"{\"model_type\": \"qwen\", \"no_bias\": false}", "\"no_bias\" = false is not understood"},
+        {"{\"model_type\": \"gpt_oss\", \"swiglu_alpha\": 2}", "\"swiglu_alpha\" = 2 is not understood"},
+        {"{\"model_type\": \"phi3\", \"partial_rotary_factor\": 0.33}",
+         "expected an even number of rotated dimensions"},
+        {"{\"model_type\": \"glm4_moe\", \"partial_rotary_factor\": 2}", "expected a number from 0.001 to 1"},
+        {"{\"model_type\": \"wrapper\", \"text_config\": {" LLAMA "}}", NULL},
+        {"{\"model_type\": \"wrapper\", \"text_config\": {\"model_type\": \"mamba\"}}", "\"wrapper\" is not a family"},
+        {"{\"model_type\": \"wrapper\", \"text_config\": {" LLAMA ", \"twist\": 1}}",
+         "\"twist\" = 1 is not understood"},
+        {"{\"model_type\": \"wrapper\", \"quantization_config\": {\"quant_method\": \"awq\"}, \"text_config\": {" LLAMA
+         "}}",
+         "\"awq\""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        lamina_error err = {0};
+        lamina_status s = bind_text(cases[i].text, NULL, NULL, &err);
+        CHECK((s == LAMINA_OK) == !cases[i].words, "case %zu: status %d: %s", i, s, err.text);
+        CHECK(!cases[i].words || strstr(err.text, cases[i].words), "case %zu says: %s", i, err.text);
+    }
+}
+
 /* Every real configuration at hand: those of known families bind with the published number of parameters. */
 static void real_configurations(void)
 {
@@ -332,5 +395,6 @@ static void a_base_may_grow_to_infinity(void)
 }
 
 TEST_MAIN(T(absent_keys_take_the_reference_defaults), T(both_dialects_say_the_same), T(windows_follow_the_family),
-          T(what_is_not_understood_is_refused_by_name), T(real_configurations), T(every_failing_allocation_is_clean),
-          T(frequencies_are_those_of_the_reference), T(a_base_may_grow_to_infinity))
+          T(what_is_not_understood_is_refused_by_name), T(mechanisms_refuse_by_name), T(real_configurations),
+          T(every_failing_allocation_is_clean), T(frequencies_are_those_of_the_reference),
+          T(a_base_may_grow_to_infinity))
