@@ -229,7 +229,8 @@ static terms make_terms(bench *b)
     t.token = 1 / t.decode;
     t.disk = t.device > 0 ? streamed / t.device : 0;
     t.arithmetic = 2 * (b->layer_parameters + b->head_parameters) / b->fma;
-    t.traffic = ((double)b->matrix_bytes + streamed) / b->ram; /* the device writes what the kernels then read */
+    t.traffic = b->ram > 0 ? ((double)b->matrix_bytes + streamed) / b->ram
+                           : -1; /* the device writes what the kernels then read */
     t.binding = t.disk >= t.arithmetic && t.disk >= t.traffic ? "disk"
                 : t.traffic >= t.arithmetic                   ? "memory"
                                                               : "arithmetic";

@@ -12,10 +12,11 @@ enum {
     CHUNK_LEAST = 128 << 10,
     RING_CHUNKS = 16,
     RING_CHUNKS_LEAST = 2,
-    POOL_PIECES = 16,   /* of experts, so that reading them does not pause */
-    MARGIN = 256 << 10, /* of the accountant's limit: what is allocated beside it while a pass runs */
-    ROWS_MOST = 512,    /* beyond this a pass is bound by arithmetic on any machine with a disk */
-    SLACK = 1280 << 10  /* stacks, kernels' code paged in, small allocations of libraries */
+    PIECE_LEAST = 256 << 10, /* of experts: what is read beside it at its ends is below 2 % */
+    POOL_PIECES = 16,        /* of experts, so that reading them does not pause */
+    MARGIN = 256 << 10,      /* of the accountant's limit: what is allocated beside it while a pass runs */
+    ROWS_MOST = 512,         /* beyond this a pass is bound by arithmetic on any machine with a disk */
+    SLACK = 1280 << 10       /* stacks, kernels' code paged in, small allocations of libraries */
 };
 
 typedef struct draft {
@@ -59,7 +60,7 @@ static lamina_status least_experts(draft *d, const lamina_budget *b, lamina_erro
 {
     lamina_engine *e = d->e;
     if (e->n_moe_layers == 0) return LAMINA_OK;
-    uint64_t piece = b->chunk ? align_up(b->chunk) : CHUNK_LEAST;
+    uint64_t piece = b->chunk ? align_up(b->chunk) : PIECE_LEAST;
     experts_layout l = experts_at(e, piece, 0);
     if (l.slot_bytes == 0)
         return error_set(err, LAMINA_E_FORMAT, "%s: the matrices of experts cannot be read in pieces", e->path);
@@ -158,7 +159,7 @@ static void choose_pieces(draft *d, const lamina_budget *b)
     uint64_t used = p->ring_bytes + stream_overhead() + row_costs(d, 1), piece = CHUNK, bytes;
     uint64_t spare = d->available > used ? d->available - used : 0;
     if (b->chunk) piece = align_up(b->chunk);
-    while (!b->chunk && piece > CHUNK_LEAST && working_pool(d, piece, POOL_PIECES, &bytes) > spare / 4) piece /= 2;
+    while (!b->chunk && piece > PIECE_LEAST && working_pool(d, piece, POOL_PIECES, &bytes) > spare / 4) piece /= 2;
     uint64_t pieces = POOL_PIECES;
     while (pieces > 2 && working_pool(d, piece, pieces, &bytes) > spare / 2) pieces--;
     d->least_experts = working_pool(d, piece, pieces, &bytes);
