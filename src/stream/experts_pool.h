@@ -9,7 +9,9 @@
 #include "stream/experts_cut.h"
 #include "stream/experts_policy.h"
 
-enum { EXPERTS_DEPTH = 64 /* reads in flight */, NONE = UINT32_MAX };
+enum { EXPERTS_DEPTH = 64 /* reads in flight */ };
+
+#define NONE UINT32_MAX /* no piece, no slot, not wanted; an enumerator may not be as large */
 
 typedef struct expert_slot {
     uint32_t piece;   /* NONE: free */
