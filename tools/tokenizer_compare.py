@@ -3,7 +3,7 @@
 
 Usage: tokenizer_compare.py DRIVER [-n TEXTS] [--seed N] [--plain] [--variants FOLDER]
                             [--sentencepiece FOLDER] [--ranks FILE FOLDER]
-                            [--gguf SHARED FOLDER] FOLDER...
+                            [--gguf SHARED FOLDER] [--gguf-sentencepiece SHARED FOLDER] FOLDER...
 DRIVER: the program test_format_tokenizer. FOLDER: with a tokenizer.json, ranks or sentencepiece's tokenizer.model.
 Exit status 1 when anything differs. Needs tokenizers==0.23.3, tiktoken==0.14.0, sentencepiece==0.2.3 (gguf==0.19.0 for .gguf)."""
 import argparse
@@ -34,6 +34,23 @@ def write_gguf(shared, folder):
         path = os.path.join(folder, name + ".gguf")
         tokenizer_gguf.write(tk, path, pre, {"deepseek_v3": None, "mistral_nemo": "<s>"}.get(name))
         oracles[path] = tk
+        yield path
+
+
+def write_gguf_sentencepiece(shared, folder):
+    """The sentencepiece models in SHARED, Gemma's made of its tokenizer.json, and small ones trained here, as GGUF."""
+    os.makedirs(folder, exist_ok=True)
+    models = {n: os.path.join(shared, n, "tokenizer.model") for n in sorted(os.listdir(shared)) if tokenizer_sp.is_model(os.path.join(shared, n))}
+    models.update((n, os.path.join(tokenizer_sp.train(folder, n), "tokenizer.model")) for n in tokenizer_sp.SMALL if n != "sp_unigram_suffix")
+    for name in ("gemma2", "gemma2_spaces"):
+        models[name] = os.path.join(folder, name + ".model")
+        with open(models[name], "wb") as f:
+            f.write(tokenizer_sp.from_json(os.path.join(shared, "gemma2", "tokenizer.json")))
+    for name, model in models.items():
+        path = os.path.join(folder, name + ".gguf")
+        with open(model, "rb") as f:
+            tokenizer_gguf.write_sentencepiece(f.read(), path, name.endswith("_spaces"))
+        oracles[path] = tokenizer_sp.Model(model, cut_user=True)
         yield path
 
 
@@ -97,6 +114,8 @@ def main():
     a.add_argument("--gguf", nargs=2, metavar=("SHARED", "FOLDER"),
                    help="write GGUF vocabularies of the tokenizers in SHARED and compare them too")
     a.add_argument("--sentencepiece", default="", help="train small models into this folder and compare them too")
+    a.add_argument("--gguf-sentencepiece", nargs=2, metavar=("SHARED", "FOLDER"),
+                   help="the same of the sentencepiece models in SHARED, Gemma's rebuilt, and of small ones")
     a.add_argument("-n", type=int, default=100000)
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--plain", action="store_true")
@@ -110,6 +129,8 @@ def main():
         a.folders += [tokenizer_sp.train(a.sentencepiece, name) for name in tokenizer_sp.SMALL]
     if a.gguf:
         a.folders += write_gguf(*a.gguf)
+    if a.gguf_sentencepiece:
+        a.folders += write_gguf_sentencepiece(*a.gguf_sentencepiece)
     if a.ranks:
         ranks = tokenizer_ranks.read_ranks(a.ranks[0])
         a.folders += tokenizer_ranks.write(a.ranks[1], ranks)

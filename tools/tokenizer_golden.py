@@ -6,6 +6,7 @@ spm.json                a SentencePiece-like BPE (Prepend, Replace, byte fallbac
 wordpiece.json ...      small tokenizers of other steps (tokenizer_variants.py)
 glm4/ kimi/ tekken/     files of ranks: the first 600 of QWen 1
 sp_bpe/ ...            small sentencepiece models (tokenizer_sp.py); unigram.json: one of them for Hugging Face
+gguf_llama.gguf ...     two of them as GGUF vocabularies
 texts.jsonl             texts, a JSON string a line
 NAME.ids                a line per text: ids with template, ids of plain text without template (LAMINA_PLAIN |
                         LAMINA_NO_SPECIAL), FNV-1a of the decoded text without and with special tokens
@@ -17,6 +18,7 @@ import json
 import os
 import random
 import sys
+import tempfile
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -33,6 +35,7 @@ SPECIALS = ["<s>", "</s>", "<|left|>", "<|right|>", "<|both|>", "word", "Norm\u0
 REAL = ["gpt2", "llama3", "qwen2_5", "deepseek_v3", "mistral_nemo", "mistral_v1_json", "yi", "gemma2", "internlm2",
         "baichuan2", "chatglm3", "qwen1", "llama3_tiktoken"]
 SENTENCEPIECE = ["sp_bpe", "sp_bpe_bare", "sp_bpe_user", "sp_unigram"]
+GGUF = {"gguf_llama": "sp_bpe_user", "gguf_t5": "sp_unigram_bare"}
 REAL_SENTENCEPIECE = ["llama2", "mistral_v1", "mistral_v3", "internlm1"]
 VARIANTS = ["wordpiece", "metaspace_first", "metaspace_bytes", "affixes", "byte_normalizer", "wordlevel_punctuation"]
 
@@ -119,6 +122,11 @@ def golden(tk, name, texts):
 def sentencepiece(texts):
     for name in SENTENCEPIECE:
         golden(tokenizer_sp.load(tokenizer_sp.train(OUT, name)), name, texts)
+    for name, model in GGUF.items():
+        path = tokenizer_sp.train(tempfile.gettempdir(), model) + "/tokenizer.model"
+        with open(path, "rb") as f:
+            tokenizer_gguf.write_sentencepiece(f.read(), os.path.join(OUT, name + ".gguf"))
+        golden(tokenizer_sp.Model(path, cut_user=True), name, texts)
     tk = tokenizer_sp.unigram(tokenizer_sp.load(os.path.join(OUT, "sp_unigram")))
     tk.save(os.path.join(OUT, "unigram.json"), pretty=False)
     golden(tk, "unigram", texts)

@@ -4,19 +4,96 @@ import io
 import os
 import random
 import re
+import struct
 
 import sentencepiece
 
 import tokenizer_texts
 
 
-class Model:
-    """A tokenizer.model as transformers' LlamaTokenizer uses it: BOS first, control pieces cut out of the raw text."""
+NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)  # a piece's type
 
-    def __init__(self, path):
-        self.sp = sentencepiece.SentencePieceProcessor(model_file=path)
-        ids = range(self.sp.get_piece_size())
-        self.control = {self.sp.id_to_piece(i): i for i in ids if self.sp.is_control(i)}
+
+def varint(data, at):
+    value = shift = 0
+    while True:
+        value |= (data[at] & 0x7f) << shift
+        shift += 7
+        at += 1
+        if data[at - 1] < 0x80:
+            return value, at
+
+
+def fields(data):
+    """number, value of each field of a protobuf message: an integer, or bytes."""
+    at = 0
+    while at < len(data):
+        key, at = varint(data, at)
+        if key & 7 == 0:
+            value, at = varint(data, at)
+        else:
+            size, at = varint(data, at) if key & 7 == 2 else ({1: 8, 5: 4}[key & 7], at)
+            value, at = data[at:at + size], at + size
+        yield key >> 3, value
+
+
+def field(number, value):
+    """One field, for models made here. value: an integer, a float, bytes or text."""
+    def number_bytes(n):
+        out = b""
+        while n >= 0x80:
+            out, n = out + bytes([n & 0x7f | 0x80]), n >> 7
+        return out + bytes([n])
+    if isinstance(value, int):
+        return number_bytes(number << 3) + number_bytes(value)
+    if isinstance(value, float):
+        return number_bytes(number << 3 | 5) + struct.pack("<f", value)
+    value = value.encode() if isinstance(value, str) else value
+    return number_bytes(number << 3 | 2) + number_bytes(len(value)) + value
+
+
+def pieces(data):
+    """text, score, type of each piece of a model file."""
+    for number, value in fields(data):
+        if number == 1:
+            f = dict(fields(value))
+            yield f[1].decode(), struct.unpack("<f", f.get(2, bytes(4)))[0], f.get(3, NORMAL)
+
+
+def model_bytes(rows, **normalizer):
+    """A byte-pair model of rows (text, score, type). normalizer: add_dummy_prefix, remove_extra_whitespaces."""
+    spec = field(3, normalizer.get("add_dummy_prefix", 1)) + field(4, normalizer.get("remove_extra_whitespaces", 1))
+    return (b"".join(field(1, field(1, t) + field(2, float(s)) + field(3, k)) for t, s, k in rows) +
+            field(2, field(3, 2) + field(35, 1) + field(46, "<bos>") + field(47, "<eos>")) + field(3, spec))
+
+
+def from_json(path):
+    """Gemma's tokenizer.json as the sentencepiece model that it was made from: a piece's score is its place."""
+    import json
+    with open(path) as f:
+        data = json.load(f)
+    vocab = sorted(data["model"]["vocab"], key=data["model"]["vocab"].get)
+    added = {a["content"]: a["special"] for a in data["added_tokens"]}
+    rows = []
+    for i, text in enumerate(vocab):
+        text = "<0x09>" if text == "\t" else text  # which transformers' converter put there
+        kind = (UNKNOWN if text == "<unk>" else BYTE if re.fullmatch("<0x[0-9A-F]{2}>", text) else
+                CONTROL if added.get(text) else USER if text in added else NORMAL)
+        rows.append((text, -float(i) if kind == NORMAL else 0.0, kind))
+    return model_bytes(rows, add_dummy_prefix=0, remove_extra_whitespaces=0)
+
+
+class Model:
+    """A tokenizer.model as transformers' LlamaTokenizer uses it: BOS first, control pieces cut out of the raw text.
+    cut_user: user-defined pieces as well, as GGUF's readers do."""
+
+    def __init__(self, path, cut_user=False):
+        with open(path, "rb") as f:
+            data = f.read()
+        self.sp = sentencepiece.SentencePieceProcessor(model_proto=data)
+        kinds = [CONTROL, USER] if cut_user else [CONTROL]
+        self.control = {t: i for i, (t, _, kind) in enumerate(pieces(data)) if kind in kinds and "\u2581" not in t}
+        self.special = {t for t, i in self.control.items() if self.sp.is_control(i)}
         longest_first = sorted(self.control, key=len, reverse=True)
         self.split = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if self.control else re.compile("(?!)()")
         self.encode_special_tokens = False
@@ -34,10 +111,22 @@ class Model:
         r = Result()
         bos = self.sp.bos_id()
         r.ids = [bos] if add_special_tokens and bos >= 0 else []
-        parts = [text] if self.encode_special_tokens else self.split.split(text)
+        parts = self.split.split(text)
+        if self.encode_special_tokens and self.special:
+            parts = self.plain(parts)
         for i, part in enumerate(parts):
             r.ids += [self.control[part]] if i % 2 else self.sp.encode(part) if part else []
         return r
+
+    def plain(self, parts):
+        """The same, special tokens being text."""
+        out = [parts[0]]
+        for token, part in zip(parts[1::2], parts[2::2]):
+            if token in self.special:
+                out[-1] += token + part
+            else:
+                out += [token, part]
+        return out
 
     def decode(self, ids, skip_special_tokens=True):
         """None: sentencepiece does not spell control pieces."""
@@ -64,17 +153,8 @@ def unigram(model):
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
     sp = model.sp
     tk = Tokenizer(models.Unigram([(sp.id_to_piece(i), sp.get_score(i)) for i in range(sp.get_piece_size())], sp.unk_id(), False))
-    data = sp.serialized_model_proto()
-    at = data.rindex(b"nmt_nfkc") + 8  # of normalizer_spec: name, then the map as field 2
-    assert data[at] == 0x12
-    size = shift = 0
-    while True:
-        at += 1
-        size |= (data[at] & 0x7f) << shift
-        shift += 7
-        if data[at] < 0x80:
-            break
-    tk.normalizer = normalizers.Precompiled(data[at + 1:at + 1 + size])
+    spec = dict(fields(dict(fields(sp.serialized_model_proto()))[3]))
+    tk.normalizer = normalizers.Precompiled(spec[2])
     tk.pre_tokenizer = pre_tokenizers.Metaspace()
     tk.decoder = decoders.Metaspace()
     return tk
@@ -88,6 +168,8 @@ SMALL = {
     "sp_bpe_bare": dict(model_type="bpe", add_dummy_prefix=False, normalization_rule_name="identity",
                         remove_extra_whitespaces=False, split_by_whitespace=False, **BYTES),
     "sp_unigram": dict(model_type="unigram", normalization_rule_name="nmt_nfkc"),
+    "sp_unigram_bare": dict(model_type="unigram", user_defined_symbols=["<user>", "don't", "==", "ab", "the the"],
+                            normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False, **BYTES),
     "sp_unigram_user": dict(model_type="unigram", user_defined_symbols=["<user>", "don't", "==", "ab", "the the"],
                             normalization_rule_name="nfkc_cf", **BYTES),
     "sp_unigram_suffix": dict(model_type="unigram", treat_whitespace_as_suffix=True, unk_surface="[?]",

@@ -2,7 +2,7 @@
  *
  * The map is a blob: the size of a double-array trie in bytes, the trie (Darts-clone's units of 32 bits, little-endian),
  * and the replacements, each ended by a NUL. Nothing that it says is believed: each step stays inside, a walk is no
- * longer than the text, and replacements must be UTF-8 from where they are taken.
+ * longer than the text or TOKEN_MAX_RULE, and replacements must be UTF-8 from where they are taken.
  *
  * Two readings of it exist. sentencepiece takes the longest rule at each place (normalizer.cc). tokenizer.json's
  * Precompiled looks at grapheme clusters of less than six bytes as a whole, then at characters, and takes the shortest
@@ -55,6 +55,13 @@ lamina_status charsmap_check(const char *name, const char *data, size_t bytes, l
     size_t n = bytes - 4 - size;
     if (utf8_valid(texts, n) != n)
         return error_set(err, LAMINA_E_FORMAT, "%s: the precompiled_charsmap's replacements are not UTF-8", name);
+    for (size_t at = 0, length; at < n; at += length + 1) {
+        length = strlen(texts + at);
+        if (length > TOKEN_MAX_RULE)
+            return error_set(err, LAMINA_E_UNSUPPORTED,
+                             "%s: the precompiled_charsmap has a replacement of %zu bytes, more than %d", name, length,
+                             TOKEN_MAX_RULE);
+    }
     return LAMINA_OK;
 }
 
@@ -69,7 +76,7 @@ static rule find_rule(const charsmap *c, const char *text, size_t bytes, bool sh
     rule found = {0, NULL};
     if (c->n == 0) return found;
     uint32_t at = offset_of(load_u32(c->units));
-    for (size_t i = 0; i < bytes; i++) {
+    for (size_t i = 0; i < bytes && i < TOKEN_MAX_RULE; i++) { /* a trie may lead back into itself */
         uint32_t byte = (unsigned char)text[i];
         at ^= byte;
         if (at >= c->n) break;
@@ -94,7 +101,7 @@ static lamina_status map_part(encoder *e, const charsmap *c, const char *text, s
     const char *nul = memchr(text, '\0', bytes);
     rule r = find_rule(c, text, nul ? (size_t)(nul - text) : bytes, true);
     *found = r.bytes > 0;
-    return *found ? buffer_append(e->m, out, r.text, strlen(r.text), e->err) : LAMINA_OK;
+    return *found ? normalize_append(e, out, r.text, strlen(r.text)) : LAMINA_OK;
 }
 
 static lamina_status map_cluster(encoder *e, const charsmap *c, const char *text, size_t bytes, text_buffer *out)
@@ -105,7 +112,7 @@ static lamina_status map_cluster(encoder *e, const charsmap *c, const char *text
         bool mapped;
         n = utf8_length(text[at]);
         TRY(map_part(e, c, text + at, n, out, &mapped));
-        if (!mapped) TRY(buffer_append(e->m, out, text + at, n, e->err));
+        if (!mapped) TRY(normalize_append(e, out, text + at, n));
     }
     return LAMINA_OK;
 }
@@ -146,7 +153,7 @@ static text_span next_part(const encoder *e, const charsmap *c, const char *text
 static lamina_status put_space(encoder *e, uint32_t flags, text_buffer *out)
 {
     bool escape = flags & SP_ESCAPE;
-    return buffer_append(e->m, out, escape ? "\xe2\x96\x81" : " ", escape ? 3 : 1, e->err);
+    return normalize_append(e, out, escape ? "\xe2\x96\x81" : " ", escape ? 3 : 1);
 }
 
 static lamina_status put_part(encoder *e, uint32_t flags, text_span s, text_buffer *out)
@@ -154,7 +161,7 @@ static lamina_status put_part(encoder *e, uint32_t flags, text_span s, text_buff
     for (uint32_t at = 0; at < s.bytes;) {
         const char *space = memchr(s.data + at, ' ', s.bytes - at);
         uint32_t end = space ? (uint32_t)(space - s.data) : s.bytes;
-        TRY(buffer_append(e->m, out, s.data + at, end - at, e->err));
+        TRY(normalize_append(e, out, s.data + at, end - at));
         if (space) TRY(put_space(e, flags, out));
         at = end + (space != NULL);
     }

@@ -286,6 +286,7 @@ static void check_splitter(reader *r, const splitter_step *s)
     bool text = s->kind == SPLITTER_PATTERN || s->kind == SPLITTER_METASPACE;
     if (text && s->find.source.bytes == 0) fail(r, "an empty pattern");
     if (s->kind == SPLITTER_LENGTH && s->length == 0) fail(r, "a piece's length");
+    if (s->kind == SPLITTER_METASPACE && s->find.source.bytes > 4) fail(r, "a mark for spaces");
     if (!r->t->byte_chars) return;
     if (s->kind == SPLITTER_BYTE_CHARS) fail(r, "a second byte alphabet");
     if (s->kind == SPLITTER_PREFIX_SPACE || s->kind == SPLITTER_METASPACE) fail(r, "a space behind the byte alphabet");

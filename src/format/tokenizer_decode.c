@@ -93,6 +93,7 @@ typedef struct text_decoder {
     const decoder_step *strip; /* NULL: none */
     lamina_detokenizer *state;
     sink *s;
+    size_t looked_at; /* bytes, by steps that replace; see TOKEN_MAX_DECODING */
 } text_decoder;
 
 /* The end of the pipeline: the text's first character may be dropped. */
@@ -120,6 +121,8 @@ static void put_replaced(text_decoder *x, const tokenizer *t, uint32_t step, con
     }
     const decoder_step *d = &t->decoders[step];
     size_t begin = 0;
+    x->looked_at += bytes + 1;
+    if (x->looked_at > TOKEN_MAX_DECODING) return; /* the caller sees it */
     for (size_t at = 0; at + d->find.bytes <= bytes;) {
         if (memcmp(text + at, d->find.data, d->find.bytes) != 0) {
             at++;
@@ -145,6 +148,13 @@ static bool begins_with(text_span s, text_span begin)
     return s.bytes >= begin.bytes && memcmp(s.data, begin.data, begin.bytes) == 0;
 }
 
+/* Replacements of replacements, step upon step. */
+static lamina_status too_long(const char *text, size_t bytes, lamina_error *err)
+{
+    return error_set(err, LAMINA_E_UNSUPPORTED, "the tokenizer's decoder makes too much of \"%.*s\"",
+                     (int)(bytes < 60 ? bytes : 60), text);
+}
+
 static lamina_status replace_all(memory *m, text_span in, text_span find, text_span with, text_buffer *out,
                                  lamina_error *err)
 {
@@ -156,6 +166,7 @@ static lamina_status replace_all(memory *m, text_span in, text_span find, text_s
         }
         TRY(buffer_append(m, out, in.data + begin, at - begin, err));
         TRY(buffer_append(m, out, with.data, with.bytes, err));
+        if (out->bytes > TOKEN_MAX_DECODING) return too_long(in.data, in.bytes, err);
         at += find.bytes;
         begin = at;
     }
@@ -326,7 +337,7 @@ static lamina_status decode_piece(const tokenizer *t, lamina_detokenizer *state,
     }
     if (is_word_decoder(t)) return decode_word(&x, t, text, bytes, err);
     put_replaced(&x, t, 0, text, bytes);
-    return LAMINA_OK;
+    return x.looked_at > TOKEN_MAX_DECODING ? too_long(text, bytes, err) : LAMINA_OK;
 }
 
 lamina_status tokenizer_decode(const tokenizer *t, lamina_detokenizer *state, int32_t id, char *out, size_t capacity,

@@ -196,8 +196,10 @@ static lamina_status imply_merges(builder *b, lamina_error *err)
     uint32_t *order = mem_array(b->m, MEM_TOKENIZER, b->n_ids, sizeof *order, err);
     if (!order) return no_memory(err);
     size_t n = 0;
+    for (size_t id = 0; id < b->n_ids; id++) order[id] = (uint32_t)id;
+    for (uint32_t i = 0; i < b->t->n_added; i++) order[b->t->added[i].id] = UINT32_MAX;
     for (size_t id = 0; id < b->n_ids; id++)
-        if (!builder_is_added(b, (uint32_t)id)) order[n++] = (uint32_t)id;
+        if (order[id] != UINT32_MAX) order[n++] = (uint32_t)id;
     lamina_status status = builder_implied_merges(b, order, n, err);
     mem_free(b->m, order);
     return status;

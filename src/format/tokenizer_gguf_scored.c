@@ -3,7 +3,8 @@
  * GGUF keeps pieces, scores and kinds as sentencepiece has them; of the normalization it keeps whether a space goes
  * before a text, whether runs of spaces become one, and for t5 the map of characters. Control and user-defined tokens
  * are cut out of the raw text before all else, as llama.cpp does (llama-vocab.cpp): behind each the text begins anew,
- * with its space. */
+ * with its space. User-defined ones that only a normalized text can show, and all those of U+2581, are found there, as
+ * in sentencepiece. */
 #include <string.h>
 
 #include "format/gguf.h"
@@ -14,9 +15,18 @@ static const char gguf_name[] = "GGUF tokenizer";
 enum { KIND_NORMAL = 1, KIND_UNKNOWN, KIND_CONTROL, KIND_USER_DEFINED, KIND_UNUSED, KIND_BYTE };
 
 typedef struct gguf_scores {
-    bool kinds;
-    double least;
+    bool kinds, bytes; /* pieces have kinds; some are bytes */
+    double least, greatest;
 } gguf_scores;
+
+/* A piece that is a NUL counts for nothing beside bytes' tokens (ModelInterface::InitializePieces). */
+static uint8_t piece_flags(const gguf_scores *s, int64_t kind, gguf_string text)
+{
+    if (s->bytes && text.bytes == 1 && text.data[0] == '\0') return 0;
+    if (kind == KIND_USER_DEFINED) return PIECE_LOOKUP | PIECE_USER;
+    if (kind == KIND_UNUSED) return PIECE_LOOKUP | PIECE_UNUSED;
+    return kind == KIND_NORMAL || kind == 0 ? PIECE_LOOKUP : 0;
+}
 
 static lamina_status add_piece(builder *b, const gguf *g, gguf_scores *s, uint64_t id, lamina_error *err)
 {
@@ -29,11 +39,30 @@ static lamina_status add_piece(builder *b, const gguf *g, gguf_scores *s, uint64
                          (unsigned long long)id);
     TRY(builder_piece(b, id, text.data, (size_t)text.bytes, err));
     if (kind == KIND_UNKNOWN && b->t->bpe.unknown < 0) b->t->bpe.unknown = (int32_t)id;
-    if (kind == KIND_BYTE) b->t->bpe.byte_fallback = true;
     if (kind == KIND_NORMAL && score < s->least) s->least = score;
-    bool found = kind == KIND_NORMAL || kind == KIND_UNUSED || kind == 0;
-    unsigned flags = (found ? PIECE_LOOKUP : 0u) | (kind == KIND_UNUSED ? PIECE_UNUSED : 0u);
-    return builder_score(b, id, score, (uint8_t)flags, err);
+    if (kind == KIND_NORMAL && score > s->greatest) s->greatest = score;
+    return builder_score(b, id, score, piece_flags(s, kind, text), err);
+}
+
+/* User-defined pieces of a unigram model have the score that makes them win (Model::EncodeOptimized). */
+static lamina_status raise_user_piece(builder *b, const gguf *g, const gguf_scores *s, uint64_t id, lamina_error *err)
+{
+    gguf_string text = gguf_text_at(g, "tokenizer.ggml.tokens", id);
+    if (text.bytes == 0 || !(b->score_flags[id] & PIECE_USER)) return LAMINA_OK;
+    float score = (float)((double)((float)text.bytes * (float)s->greatest) - 0.1);
+    return builder_score(b, id, (double)score, PIECE_LOOKUP | PIECE_USER, err);
+}
+
+static lamina_status add_special(builder *b, const gguf *g, uint64_t id, lamina_error *err)
+{
+    int64_t kind = gguf_int_at(g, "tokenizer.ggml.token_type", id);
+    gguf_string text = gguf_text_at(g, "tokenizer.ggml.tokens", id);
+    if (kind != KIND_CONTROL && kind != KIND_USER_DEFINED) return LAMINA_OK;
+    bool marked = false; /* no raw text has such a one */
+    for (uint64_t i = 0; i + 3 <= text.bytes; i++) marked |= memcmp(text.data + i, "\xe2\x96\x81", 3) == 0;
+    if (marked && kind == KIND_USER_DEFINED) return LAMINA_OK;
+    added_token token = {.text = {text.data, (uint32_t)text.bytes}, .special = kind == KIND_CONTROL};
+    return builder_added(b, &token, err);
 }
 
 static lamina_status add_pieces(builder *b, const gguf *g, gguf_scores *s, lamina_error *err)
@@ -50,14 +79,11 @@ static lamina_status add_pieces(builder *b, const gguf *g, gguf_scores *s, lamin
     if (s->kinds && kinds != n)
         return error_set(err, LAMINA_E_FORMAT, "%s: %llu pieces, %llu token types", gguf_name, (unsigned long long)n,
                          (unsigned long long)kinds);
+    for (uint64_t id = 0; id < kinds; id++) s->bytes |= gguf_int_at(g, "tokenizer.ggml.token_type", id) == KIND_BYTE;
+    b->t->bpe.byte_fallback = s->bytes;
     for (uint64_t id = 0; id < n; id++) TRY(add_piece(b, g, s, id, err));
-    for (uint64_t id = 0; id < kinds; id++) {
-        int64_t kind = gguf_int_at(g, "tokenizer.ggml.token_type", id);
-        gguf_string text = gguf_text_at(g, "tokenizer.ggml.tokens", id);
-        if (kind != KIND_CONTROL && kind != KIND_USER_DEFINED) continue;
-        added_token token = {.text = {text.data, (uint32_t)text.bytes}, .special = kind == KIND_CONTROL};
-        TRY(builder_added(b, &token, err));
-    }
+    for (uint64_t id = 0; id < n && b->t->kind == MODEL_UNIGRAM; id++) TRY(raise_user_piece(b, g, s, id, err));
+    for (uint64_t id = 0; id < kinds; id++) TRY(add_special(b, g, id, err));
     return LAMINA_OK;
 }
 
@@ -101,7 +127,7 @@ static int32_t named_id(const builder *b, const gguf *g, const char *key, uint64
 lamina_status gguf_read_scored(builder *b, const gguf *g, bool unigram, lamina_error *err)
 {
     tokenizer *t = b->t;
-    gguf_scores s = {.least = 3.40282346638528859812e38};
+    gguf_scores s = {.least = 3.40282346638528859812e38, .greatest = 1.17549435082228750797e-38};
     bool bos = !unigram, eos = unigram;
     t->kind = unigram ? MODEL_UNIGRAM : MODEL_SCORED;
     t->scored.single = true;

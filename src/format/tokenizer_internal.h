@@ -26,7 +26,11 @@ enum {
     TOKEN_MAX_TEXTS = 256,       /* special tokens and templates */
     TOKEN_MAX_TEXT = 1 << 24,    /* bytes of one */
     TOKEN_TEXT_NAME = 128,       /* bytes of its name and the NUL */
-    TOKEN_MAX_PROBE = 4096       /* longer runs in a hash table are an attack, not a vocabulary */
+    TOKEN_MAX_PROBE = 4096,      /* longer runs in a hash table are an attack, not a vocabulary */
+    TOKEN_MAX_GROWTH = 64,       /* a normalized text has at most so many times the bytes of a text, and ... */
+    TOKEN_MAX_SURPLUS = 1 << 16, /* ... these */
+    TOKEN_MAX_RULE = 1024,       /* bytes of what a charsmap's rule replaces, and of what it puts there */
+    TOKEN_MAX_DECODING = 1 << 20 /* bytes that the decoder's steps look at for one id */
 };
 
 typedef struct text_span {
@@ -406,6 +410,7 @@ typedef struct encoder {
     bool at_begin;                         /* the text that pretokenize() is given is the whole text's begin */
     int32_t *points;                       /* composition */
     size_t points_capacity;
+    size_t normal_limit; /* see TOKEN_MAX_GROWTH */
     bpe_symbol *symbols;
     uint64_t *heap;
     size_t symbols_capacity, heap_capacity;
@@ -422,6 +427,7 @@ typedef struct encoder {
 
 lamina_status encoder_emit(encoder *e, uint32_t id);
 /* tokenizer_normalize.c: text -> *out, *out_bytes (in e->normal, or text itself). */
+lamina_status normalize_append(encoder *e, text_buffer *out, const char *data, size_t bytes); /* within the limit */
 lamina_status normalize(encoder *e, const char *text, size_t bytes, const char **out, size_t *out_bytes);
 /* tokenizer_pretokenize.c: cuts a text without added tokens and hands the pieces to the model. */
 lamina_status pretokenize(encoder *e, const char *text, size_t bytes);

@@ -83,6 +83,16 @@ static lamina_status normalize_form(encoder *e, const normalizer_step *step, con
 
 /* ---- the other steps ---------------------------------------------------------------------------------------- */
 
+/* Steps that put long texts for short ones may not do so one upon the other without an end. */
+lamina_status normalize_append(encoder *e, text_buffer *out, const char *data, size_t bytes)
+{
+    if (bytes <= e->normal_limit && out->bytes <= e->normal_limit - bytes)
+        return buffer_append(e->m, out, data, bytes, e->err);
+    return error_set(e->err, LAMINA_E_UNSUPPORTED,
+                     "the tokenizer's normalizer makes more than %zu bytes of a text, which is more than %d times it",
+                     e->normal_limit, TOKEN_MAX_GROWTH);
+}
+
 static lamina_status lowercase(encoder *e, const char *text, size_t bytes, text_buffer *out)
 {
     for (size_t at = 0; at < bytes;) {
@@ -107,11 +117,11 @@ static lamina_status replace(encoder *e, const normalizer_step *step, const char
         bool found;
         TRY(regex_next(&e->regex, &step->find, text, bytes, &c, &begin, &end, &found, e->err));
         if (!found) break;
-        TRY(buffer_append(e->m, out, text + done, begin - done, e->err));
-        TRY(buffer_append(e->m, out, step->content.data, step->content.bytes, e->err));
+        TRY(normalize_append(e, out, text + done, begin - done));
+        TRY(normalize_append(e, out, step->content.data, step->content.bytes));
         done = end;
     }
-    return buffer_append(e->m, out, text + done, bytes - done, e->err);
+    return normalize_append(e, out, text + done, bytes - done);
 }
 
 static lamina_status strip(encoder *e, const normalizer_step *step, const char *text, size_t bytes, text_buffer *out)
@@ -222,8 +232,8 @@ static lamina_status apply(encoder *e, const normalizer_step *step, const char *
     case NORMALIZE_REPLACE:
         return replace(e, step, text, bytes, out);
     case NORMALIZE_PREPEND:
-        if (bytes) TRY(buffer_append(e->m, out, step->content.data, step->content.bytes, e->err));
-        return buffer_append(e->m, out, text, bytes, e->err);
+        if (bytes) TRY(normalize_append(e, out, step->content.data, step->content.bytes));
+        return normalize_append(e, out, text, bytes);
     case NORMALIZE_STRIP:
         return strip(e, step, text, bytes, out);
     case NORMALIZE_STRIP_ACCENTS:
@@ -255,6 +265,8 @@ lamina_status normalize(encoder *e, const char *text, size_t bytes, const char *
 {
     const tokenizer *t = e->t;
     unsigned turn = 0;
+    e->normal_limit = bytes > (SIZE_MAX >> 1) / TOKEN_MAX_GROWTH ? SIZE_MAX >> 1 : bytes * TOKEN_MAX_GROWTH;
+    e->normal_limit += TOKEN_MAX_SURPLUS;
     for (uint32_t i = 0; i < t->n_normalizers; i++) {
         const normalizer_step *step = &t->normalizers[i];
         if (is_form(step->kind)) { /* ASCII is in every form already */

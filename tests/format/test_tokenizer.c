@@ -1,7 +1,8 @@
 /* Tokenizers against what Hugging Face's tokenizers answers (tools/tokenizer_golden.py), whole and by streams, through
  * the compact form, and against files, texts and allocations that are wrong on purpose.
  *
- * Called as: test_format_tokenizer --pipe FOLDER FLAGS, it is the driver of tools/tokenizer_compare.py. */
+ * Called as: test_format_tokenizer --pipe FOLDER FLAGS, it is the driver of tools/tokenizer_compare.py; with --compact
+ * FOLDER, of tools/tokenizer_seeds.py. */
 #include "base/os.h"
 #include "format/gguf.h"
 #include "format/jsonpull.h"
@@ -229,6 +230,36 @@ static void golden_ranks(void)
         tokenizer_free(u);
         mem_free(m, data);
         mem_free(m, again);
+        check_empty(m);
+    }
+}
+
+/* Vocabularies with scores. */
+static void golden_gguf_scored(void)
+{
+    static const char *const names[] = {"gguf_llama", "gguf_t5"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        memory *m = memory_new();
+        checkpoint *c = NULL;
+        tokenizer *t = NULL, *u = NULL;
+        lamina_error err = {0};
+        char path[1024], ids[64];
+        void *data = NULL;
+        size_t n = 0;
+        snprintf(path, sizeof path, TEST_DATA "/tokenizer/%s.gguf", names[i]);
+        snprintf(ids, sizeof ids, "%s.ids", names[i]);
+        REQUIRE(gguf_open(m, path, &c, &err) == LAMINA_OK, "%s", err.text);
+        CHECK(tokenizer_from_gguf(m, c->metadata, &t, &err) == LAMINA_OK, "%s", err.text);
+        if (t) {
+            CHECK(tokenizer_save(m, t, &data, &n, &err) == LAMINA_OK, "%s", err.text);
+            CHECK(tokenizer_load(m, data, n, "compact", &u, &err) == LAMINA_OK, "%s: %s", names[i], err.text);
+            check_golden(t, m, ids);
+        }
+        if (u) check_golden(u, m, ids);
+        mem_free(m, data);
+        tokenizer_free(t);
+        tokenizer_free(u);
+        checkpoint_free(c);
         check_empty(m);
     }
 }
@@ -834,6 +865,23 @@ static int drive(const char *path, unsigned flags)
     return memory_free(m) ? 1 : 0;
 }
 
+/* A folder's tokenizer in the compact form on stdout. */
+static int write_compact(const char *path)
+{
+    memory *m = memory_new();
+    tokenizer *t = NULL;
+    lamina_error err = {0};
+    void *data = NULL;
+    size_t n = 0;
+    lamina_status s = tokenizer_from_folder(m, path, &t, &err);
+    if (s == LAMINA_OK) s = tokenizer_save(m, t, &data, &n, &err);
+    if (s != LAMINA_OK) fprintf(stderr, "%s\n", err.text);
+    bool written = s == LAMINA_OK && fwrite(data, 1, n, stdout) == n;
+    mem_free(m, data);
+    tokenizer_free(t);
+    return memory_free(m) == 0 && written ? 0 : 1;
+}
+
 int main(int argc, char **argv)
 {
     static const test_case cases[] = {
@@ -846,8 +894,9 @@ int main(int argc, char **argv)
         T(truncated_json),      T(patterns),
         T(failing_allocations), T(folders),
         T(config_files),        T(config_tokens),
-        T(hostile_ranks),
+        T(hostile_ranks),       T(golden_gguf_scored),
     };
+    if (argc == 3 && strcmp(argv[1], "--compact") == 0) return write_compact(argv[2]);
     if (argc == 4 && strcmp(argv[1], "--pipe") == 0) return drive(argv[2], (unsigned)atoi(argv[3]));
     return test_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }

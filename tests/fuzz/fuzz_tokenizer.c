@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "feed.h"
+#include "format/gguf.h"
 #include "format/tokenizer_internal.h"
 
 static void use(const tokenizer *t, memory *m)
@@ -17,14 +19,23 @@ static void use(const tokenizer *t, memory *m)
         lamina_detokenizer d = {.keep_special = flags & 1};
         for (size_t i = 0; i < n && i < 100; i++) {
             if ((uint32_t)ids[i] >= tokenizer_vocab(t)) abort();
-            tokenizer_decode(t, &d, ids[i], out, sizeof out, &got, NULL);
+            if (tokenizer_decode(t, &d, ids[i], out, sizeof out, &got, NULL) != LAMINA_OK) break;
         }
         tokenizer_decode(t, &d, -1, out, sizeof out, &got, NULL);
         mem_free(m, ids);
     }
 }
 
-/* 'j': tokenizer.json, 't': tekken.json, 'q', 'k', 'l': ranks under their three names, else the compact form. */
+static void read_gguf(memory *m, const char *data, size_t bytes, tokenizer **t)
+{
+    checkpoint *c = NULL;
+    if (gguf_open(m, feed((const uint8_t *)data, bytes), &c, NULL) == LAMINA_OK)
+        tokenizer_from_gguf(m, c->metadata, t, NULL);
+    checkpoint_free(c);
+}
+
+/* 'j': tokenizer.json, 't': tekken.json, 'q', 'k', 'l': ranks under their three names, 's': sentencepiece's, 'g': GGUF,
+ * else the compact form. */
 static void read_file(memory *m, char kind, const char *text, size_t bytes, tokenizer **t)
 {
     const char *nul = memchr(text, '\0', bytes);
@@ -46,6 +57,8 @@ static void read_file(memory *m, char kind, const char *text, size_t bytes, toke
     }
     if (kind == 'j')
         tokenizer_read_json(m, &files, t, NULL);
+    else if (kind == 'g')
+        read_gguf(m, text, bytes, t);
     else if (kind == 's')
         tokenizer_read_sentencepiece(m, &files, t, NULL);
     else if (kind == 't')
@@ -72,7 +85,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         if (tokenizer_save(m, t, &saved, &n, NULL) == LAMINA_OK) {
             if (tokenizer_load(m, saved, n, "saved", &again, NULL) == LAMINA_OK)
                 tokenizer_free(again);
-            else if (strchr("jtqkl", data[0]) && memory_used(m) < 100u << 20)
+            else if (strchr("jtqklsg", data[0]) && memory_used(m) < 100u << 20)
                 abort(); /* what was read can be read again */
         }
     }
