@@ -93,10 +93,12 @@ typedef struct work {
     const options *options;
 } work;
 
-enum { WORK_TOKENIZER_ONLY = 1, WORK_NO_TOKENIZER = 2, WORK_STREAMS_TEXT = 4 };
+enum { WORK_TOKENIZER_ONLY = 1, WORK_NO_TOKENIZER = 2, WORK_STREAMS_TEXT = 4, WORK_NO_TRACE = 8 };
 
 /* Each returns EXIT_DONE, or an exit code after printing why. work_close() is always allowed. */
 int work_open(work *w, const options *o, unsigned flags);
+int work_open_path(work *w, const options *o, const char *path, unsigned flags); /* another model than MODEL */
+int work_need_weights(const work *w);
 /* For pack: the model, or, when it opens no more because an interrupted packing has deleted some of it, the finished
  * store; then w->engine is NULL and *info says what was done. */
 int work_open_or_resume(work *w, const options *o, const lamina_pack_options *pack, lamina_pack_info *info);

@@ -62,7 +62,16 @@ const command commands[CMD_COUNT] = {
         "Windows of --context tokens move by --stride; each token after the first is scored\n"
         "once, with at least context - stride tokens before it except at the beginning.\n"
         "Prints the mean negative log-likelihood (nats), the perplexity, and their standard\n"
-        "errors.",
+        "errors, which come from blocks of neighbouring tokens.\n"
+        "\n"
+        "--against REFERENCE compares MODEL with the model that it is meant to stand for:\n"
+        "the Kullback-Leibler divergence sum p log(p / q) in nats, p the reference's\n"
+        "distribution of the next token and q MODEL's, as mean, median, 90th and 99th\n"
+        "percentile and maximum; how often both have the same likeliest token; and by how\n"
+        "much MODEL's probability of the token that came differs. The reference goes first\n"
+        "and leaves its distributions on disk, two bytes for each token of the vocabulary;\n"
+        "--logits-cache keeps them for the next comparison. Vocabularies may differ by\n"
+        "padding; ids that only one model has are left out then.",
         eval_command},
     [CMD_BENCH] = {"bench", "MODEL", "what the device can do, what the stream does, and which term binds",
         "Alternates between reading the model's own files with nothing computed and\n"

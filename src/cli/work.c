@@ -47,7 +47,7 @@ static lamina_options library_options(work *w, unsigned flags)
         .threads = o->threads,
         .io = (lamina_io)o->io,
         .isa = (lamina_isa)o->isa,
-        .trace_path = o->trace,
+        .trace_path = flags & WORK_NO_TRACE ? NULL : o->trace,
         .ignore_config = o->ignore_config,
         .progress = progress_show,
         .progress_user = &w->progress,
@@ -57,28 +57,40 @@ static lamina_options library_options(work *w, unsigned flags)
     };
 }
 
-static lamina_status open_model(work *w, const options *o, unsigned flags, lamina_error *err)
+static lamina_status open_model(work *w, const options *o, const char *path, unsigned flags, lamina_error *err)
 {
     *w = (work){.options = o};
     progress_begin(&w->progress, o, (flags & WORK_STREAMS_TEXT) != 0);
     lamina_options open = library_options(w, flags);
-    lamina_status status = lamina_open(o->operands[0], &open, &w->engine, err);
+    lamina_status status = lamina_open(path, &open, &w->engine, err);
     if (status != LAMINA_OK) return status;
     watch_signals(w->engine);
     lamina_model(w->engine, &w->model);
     return LAMINA_OK;
 }
 
-int work_open(work *w, const options *o, unsigned flags)
+int work_open_path(work *w, const options *o, const char *path, unsigned flags)
 {
     lamina_error err;
-    return open_model(w, o, flags, &err) == LAMINA_OK ? EXIT_DONE : fail_error(&err);
+    return open_model(w, o, path, flags, &err) == LAMINA_OK ? EXIT_DONE : fail_error(&err);
+}
+
+int work_open(work *w, const options *o, unsigned flags)
+{
+    return work_open_path(w, o, o->operands[0], flags);
+}
+
+int work_need_weights(const work *w)
+{
+    if (w->model.has_weights) return EXIT_DONE;
+    return fail("%s: expected a model with weights, found its configuration only; lamina plan works with it",
+                w->model.path);
 }
 
 int work_open_or_resume(work *w, const options *o, const lamina_pack_options *pack, lamina_pack_info *info)
 {
     lamina_error err, why;
-    if (open_model(w, o, 0, &err) == LAMINA_OK) {
+    if (open_model(w, o, o->operands[0], 0, &err) == LAMINA_OK) {
         if (w->model.has_weights) return EXIT_DONE;
         snprintf(err.text, sizeof err.text, "%s: expected a model with weights, found its configuration only",
                  o->operands[0]);
@@ -141,9 +153,8 @@ int work_start(work *w, uint32_t context, uint32_t logit_rows)
 {
     lamina_budget budget = work_budget(w->options, context);
     lamina_error err;
-    if (!w->model.has_weights)
-        return fail("%s: expected a model with weights, found its configuration only; lamina plan works with it",
-                    w->options->operands[0]);
+    int code = work_need_weights(w);
+    if (code != EXIT_DONE) return code;
     budget.logit_rows = logit_rows_worth(w, logit_rows);
     lamina_status status = lamina_start(w->engine, &budget, &w->plan, &err);
     while (status == LAMINA_E_BUDGET && budget.logit_rows > 1) {

@@ -6,6 +6,7 @@ import math
 import os
 import pty
 import re
+import resource
 import shutil
 import signal
 import struct
@@ -325,6 +326,232 @@ class Computing(WithModel):
             self.assertGreater(len(json.load(f)), 0)
 
 
+class Comparing(WithModel):
+    """eval --against: the divergence and its like by hand, from the logits of both; what is refused; what is left behind."""
+
+    TEXT = b"the and in the land and then the thin hand in the sand " * 3
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.text = os.path.join(cls.folder, "text.txt")
+        with open(cls.text, "wb") as f:
+            f.write(cls.TEXT)
+        cls.near = cls.variant("near", rms_norm_eps=0.05)
+        cls.far = cls.variant("far", seed=2)
+
+    @classmethod
+    def variant(cls, name, seed=1, extra_tokens=(), merges=None, **config):
+        """Another model: other weights, other values of config.json, other tokens."""
+        path, before = os.path.join(cls.folder, name), dict(tiny_model.CONFIG)
+        tiny_model.CONFIG.update(config)
+        try:
+            tiny_model.write(path, seed)
+        finally:
+            tiny_model.CONFIG.clear()
+            tiny_model.CONFIG.update(before)
+        tokenizer = tiny_model.tokenizer()
+        tokenizer["added_tokens"] += [dict(tokenizer["added_tokens"][0], id=i, content=f"<x{i}>") for i in extra_tokens]
+        tokenizer["model"]["merges"] = tokenizer["model"]["merges"][:merges]
+        with open(os.path.join(path, "tokenizer.json"), "w") as f:
+            json.dump(tokenizer, f)
+        return path
+
+    def compare(self, model, reference, *more, **options):
+        against = ("--against", reference) if reference else ()
+        return json.loads(self.good("eval", model, self.text, *against, "--context", "32", "--stride", "12", "--json",
+                                    "--memory", MEMORY, *more, **options))
+
+    def by_hand(self, model, reference, vocab=272):
+        """[(kl, nll of the model, nll of the reference, same likeliest token)] of every scored token."""
+        ids = [int(x) for x in self.good("tokenize", self.model, "-f", self.text).split(b",")]
+        out, done = [], 0
+        for begin in range(0, len(ids), 12):
+            end = min(begin + 32, len(ids))
+            window = ",".join(map(str, ids[begin:end]))
+            both = [self.logits(model=m, ids=window)[0] for m in (model, reference)]
+            for at in range(max(done, begin + 1), end):
+                q, p = ([x - max(rows[at - begin - 1][:vocab]) for x in rows[at - begin - 1][:vocab]] for rows in both)
+                q, p = ([x - math.log(sum(map(math.exp, row))) for x in row] for row in (q, p))
+                out.append((sum(math.exp(a) * (a - b) for a, b in zip(p, q)), -q[ids[at]], -p[ids[at]],
+                            p.index(max(p)) == q.index(max(q))))
+            done = end
+            if end == len(ids):
+                return out
+
+    def check(self, told, rows):
+        def mean(values):
+            values = list(values)
+            return sum(values) / len(values)
+
+        def at(share):
+            place = share * (len(rows) - 1)
+            low = min(int(place), len(rows) - 2)
+            return kl[low] + (place - low) * (kl[low + 1] - kl[low])
+
+        kl = sorted(r[0] for r in rows)
+        shifts = [math.exp(-r[1]) - math.exp(-r[2]) for r in rows]
+        self.assertEqual(told["scored_tokens"], len(rows))
+        for name, value in (("nll", mean(r[1] for r in rows)), ("nll_difference", mean(r[1] - r[2] for r in rows)),
+                            ("kl_mean", mean(kl)), ("kl_median", at(0.5)), ("kl_p90", at(0.9)), ("kl_p99", at(0.99)),
+                            ("kl_max", kl[-1]), ("top1_agreement", mean(r[3] for r in rows)),
+                            ("probability_difference_mean", mean(shifts)),
+                            ("probability_difference_rms", math.sqrt(mean(x * x for x in shifts)))):
+            # quantiles and the maximum are single tokens', which the rounding of what is kept moves a little further
+            self.assertAlmostEqual(told[name], value, delta=1e-4 if name[3:] in ("median", "p90", "p99", "max") else 1e-5,
+                                   msg=name)
+            if name != "kl_max":
+                self.assertGreaterEqual(told[name + "_stderr"], 0)
+        self.assertAlmostEqual(told["reference"]["nll"], mean(r[2] for r in rows), delta=1e-6)
+        self.assertLess(abs(told["kl_mean"] - mean(kl)), 6 * told["kl_rounding"])
+        return mean(kl)
+
+    def test_against_itself(self):
+        told = self.compare(self.model, self.model)
+        self.assertEqual((told["top1_agreement"], told["nll_difference"], told["probability_difference_rms"]), (1, 0, 0))
+        self.assertLess(told["kl_max"], 1e-7)
+        self.assertLess(told["kl_mean"], 2 * told["kl_rounding"])
+        self.assertLess(told["kl_rounding"], 1e-7)
+        alone = json.loads(self.good("eval", self.model, self.text, "--context", "32", "--stride", "12", "--json",
+                                     "--memory", MEMORY))
+        for name in ("nll", "nll_stderr", "perplexity", "scored_tokens"):
+            self.assertEqual(told[name], alone[name])
+        self.assertNotIn("kl_mean", alone)
+
+    def test_divergence(self):
+        near = self.check(self.compare(self.near, self.model), self.by_hand(self.near, self.model))
+        far = self.check(self.compare(self.far, self.model), self.by_hand(self.far, self.model))
+        self.assertTrue(1e-5 < near < 0.2 < far, (near, far))
+        text = self.good("eval", self.near, self.text, "--against", self.model, "--memory", MEMORY).decode()
+        self.assertRegex(text, r"(?m)^kl mean 0\.\d{6} \+- 0\.\d{6} ")
+        self.assertRegex(text, r"(?m)^top-1 agreement [\d.]+ \+- [\d.]+ %$")
+
+    def test_how_does_not_matter(self):
+        """The least budget, a kept file, a kept file alone, any threads: the same numbers."""
+        kept = self.path("kept.logits")
+        names = ("nll", "kl_mean", "kl_mean_stderr", "kl_p99", "kl_p99_stderr", "kl_max", "top1_agreement", "kl_rounding",
+                 "probability_difference_rms")
+        told = self.compare(self.near, self.model)
+        least = str(told["minimum_bytes"] + (4 << 20))
+        for more, reference, reused in (((), self.model, False), (("--memory", least, "--threads", "1"), self.model, False),
+                                        (("--logits-cache", kept), self.model, False),
+                                        (("--logits-cache", kept), self.model, True), (("--logits-cache", kept), None, True)):
+            with self.subTest(more=more, reused=reused):
+                again = self.compare(self.near, reference, *more)
+                self.assertEqual([again[n] for n in names], [told[n] for n in names])
+                self.assertEqual(again["logits_cache_reused"], reused)
+                self.assertEqual(again["against"], self.model)
+        self.assertEqual(os.path.getsize(kept), told["logits_cache_bytes"])
+        self.assertEqual([f for f in os.listdir(self.folder) if ".part" in f], [])
+        store = self.path("kept.store")
+        self.good("pack", self.model, "-o", store)
+        self.assertTrue(self.compare(self.near, store, "--logits-cache", kept)["logits_cache_reused"])  # the same weights
+
+    def test_padding_of_vocabularies(self):
+        padded = self.variant("padded", vocab_size=288, seed=3)
+        for model, reference in ((padded, self.model), (self.model, padded)):
+            told = self.compare(model, reference)
+            self.assertEqual(told["vocab_compared"], 272)
+            self.check(told, self.by_hand(model, reference))
+
+    def refuse(self, words, *arguments, code=1, **more):
+        """As bad(), after notes."""
+        told, _, err = lamina("eval", "--memory", MEMORY, *arguments, **more)
+        self.assertEqual(told, code, err)
+        self.assertRegex(err, r"\A(lamina: note: [^\n]+\n)*lamina: [^\n]+\n\Z")
+        for word in [words] if isinstance(words, str) else words:
+            self.assertIn(word, err)
+
+    def test_models_that_cannot_be_compared(self):
+        more = self.variant("more", vocab_size=288, extra_tokens=range(264, 288))
+        self.refuse((more, self.model, "same vocabulary", "288", "272"), more, self.text, "--against", self.model)
+        self.refuse("same vocabulary", self.model, self.text, "--against", more)
+        other = self.variant("other", merges=4)
+        self.refuse((other, self.model, "same tokenization", "text.txt"), self.model, self.text, "--against", other)
+        short = self.path("short.txt")
+        with open(short, "wb") as f:
+            f.write(b"a")
+        self.refuse(("short.txt", "at least two tokens"), self.model, short, "--against", self.near)
+        self.refuse("/nowhere", self.model, self.text, "--against", "/nowhere")
+        self.refuse("tokenizer", self.model, self.text, "--against", self.mute)
+        self.refuse("budget", self.model, self.text, "--against", self.near, "--memory", "1M")
+
+    def test_files_that_are_not_the_reference(self):
+        kept = self.path("one.logits")
+        context = ("--context", "32", "--stride", "12")
+        self.compare(self.near, self.model, "--logits-cache", kept)
+        with open(kept, "rb") as f:
+            whole = f.read()
+
+        def refuse(words, data=None, *more, text=self.text):
+            bad = kept
+            if data is not None:
+                bad = self.path("bad.logits")
+                with open(bad, "wb") as f:
+                    f.write(data)
+            self.refuse(words, self.near, text, "--logits-cache", bad, *(more or context))
+            with open(bad, "rb") as f:
+                self.assertEqual(f.read(), whole if data is None else data)
+
+        refuse("not a file of logits", b"")
+        refuse("not a file of logits", b"x" * 10000)
+        for n in (10, 255):
+            refuse("not a file of logits", whole[:n])
+        for n in (256, 300, len(whole) // 2, len(whole) - 1):
+            refuse("bytes for", whole[:n])
+        refuse("bytes for", whole + b"x")
+        refuse("version", whole[:8] + b"\2" + whole[9:])
+        refuse("damaged", whole[:12] + bytes(4) + whole[16:])
+        refuse("damaged", whole[:-544 - 8] + b"\xff\xff\0\0" + whole[-544 - 4:])  # the last one's likeliest token
+        refuse("another: token", whole[:256] + b"\1\0\0\0" + whole[260:])
+        refuse("windows of 32 tokens every 16, found 32 every 12", None, "--context", "32", "--stride", "16")
+        self.refuse("another model", self.near, self.text, "--against", self.far, "--logits-cache", kept, *context)
+        longer = self.path("longer.txt")
+        with open(longer, "wb") as f:
+            f.write(self.TEXT + b"\n")
+        refuse("this text's", None, *context, text=longer)
+        self.refuse("found neither", self.near, self.text, "--logits-cache", self.path("none"), code=2)
+        self.refuse("/nowhere", self.near, self.text, "--against", self.model, "--logits-cache", "/nowhere/x")
+
+    def empty_folder(self, name):
+        path = self.path(name)
+        os.mkdir(path)
+        return path
+
+    def test_nothing_is_left_behind(self):
+        """Whatever ends it: no room, an interrupt, a kill."""
+        folder, large = self.empty_folder("tmp"), self.path("large.txt")
+        with open(large, "wb") as f:
+            f.write(self.TEXT * 400)
+        environment = dict(os.environ, TMPDIR=folder)
+        arguments = [LAMINA, "eval", self.near, large, "--against", self.model, "--context", "32", "--memory", MEMORY,
+                     "--progress"]
+
+        def small_files():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+
+        kept = os.path.join(folder, "kept.logits")
+        for more, words in (((), "temporary file of logits"), (("--logits-cache", kept), kept)):
+            p = subprocess.run([*arguments, *more], env=environment, capture_output=True, preexec_fn=small_files,
+                               restore_signals=False)
+            self.assertEqual(p.returncode, 1)
+            self.assertRegex(p.stderr.decode(), rf"\nlamina: [^\n]*{words}[^\n]*: File too large\n\Z")
+            self.assertEqual(os.listdir(folder), [])
+        for number, more in ((signal.SIGINT, ()), (signal.SIGKILL, ()), (signal.SIGINT, ("--logits-cache", kept))):
+            p = subprocess.Popen([*arguments, *more, "--rows", "1"], env=environment, stdout=subprocess.PIPE,
+                                 stderr=subprocess.PIPE)
+            self.assertIn(b"note: logits of", p.stderr.readline())
+            time.sleep(0.3)
+            self.assertEqual(len(os.listdir(folder)), 1 if more else 0)
+            p.send_signal(number)
+            _, err = p.communicate(timeout=60)
+            self.assertEqual(p.returncode, 1 if number == signal.SIGINT else -number, err)
+            self.assertEqual(os.listdir(folder), [])
+            if number == signal.SIGINT:
+                self.assertIn(b"interrupted before the reference was done", err)
+
+
 class Chats(WithModel):
     """Conversations: the template beside the tokenizer, its special tokens, tools, variables, other templates."""
 
@@ -563,6 +790,7 @@ class Ending(WithModel):
         for arguments in (("run", self.model, "-p", "the", "-n", "2", "--memory", MEMORY),
                           ("logits", self.model, "--ids", "1,2", "-o", self.path("f.npy"), "--memory", MEMORY),
                           ("eval", self.model, text, "--memory", MEMORY),
+                          ("eval", self.model, text, "--against", self.model, "--memory", MEMORY),
                           ("inspect", self.model), ("plan", self.model, "--memory", MEMORY, "--disk", "1G"),
                           ("tokenize", self.model, "-p", "the land"), ("detokenize", self.model, "--ids", "97,98")):
             with self.subTest(command=arguments[0]):
