@@ -15,6 +15,18 @@ const dtype_info dtype_table[DT_COUNT] = {
     [DT_F8_E5M2] = {"f8_e5m2", "F8_E5M2", -1, 1, 1},
     [DT_MXFP4] = {"mxfp4", NULL, 39, 32, 17},
     [DT_MXFP4_PAIRS] = {"mxfp4_pairs", NULL, -1, 32, 16},
+    [DT_IQ4_NL] = {"iq4_nl", NULL, 20, 32, 18},
+    [DT_IQ4_XS] = {"iq4_xs", NULL, 23, 256, 136},
+    [DT_IQ2_XXS] = {"iq2_xxs", NULL, 16, 256, 66},
+    [DT_IQ2_XS] = {"iq2_xs", NULL, 17, 256, 74},
+    [DT_IQ2_S] = {"iq2_s", NULL, 22, 256, 82},
+    [DT_IQ3_XXS] = {"iq3_xxs", NULL, 18, 256, 98},
+    [DT_IQ3_S] = {"iq3_s", NULL, 21, 256, 110},
+    [DT_IQ1_S] = {"iq1_s", NULL, 19, 256, 50},
+    [DT_IQ1_M] = {"iq1_m", NULL, 29, 256, 56},
+    [DT_TQ1_0] = {"tq1_0", NULL, 34, 256, 54},
+    [DT_TQ2_0] = {"tq2_0", NULL, 35, 256, 66},
+    [DT_NVFP4] = {"nvfp4", NULL, 40, 64, 36},
     [DT_F64] = {"f64", "F64", 28, 1, 8},
     [DT_I64] = {"i64", "I64", 27, 1, 8},
     [DT_I32] = {"i32", "I32", 26, 1, 4},
@@ -72,7 +84,7 @@ const char *dtype_gguf_name(uint32_t type)
         [14] = "Q6_K",   [15] = "Q8_K",  [16] = "IQ2_XXS", [17] = "IQ2_XS", [18] = "IQ3_XXS", [19] = "IQ1_S",
         [20] = "IQ4_NL", [21] = "IQ3_S", [22] = "IQ2_S",   [23] = "IQ4_XS", [24] = "I8",      [25] = "I16",
         [26] = "I32",    [27] = "I64",   [28] = "F64",     [29] = "IQ1_M",  [30] = "BF16",    [34] = "TQ1_0",
-        [35] = "TQ2_0",  [39] = "MXFP4",
+        [35] = "TQ2_0",  [39] = "MXFP4", [40] = "NVFP4",   [41] = "Q1_0",
     };
     const char *name = type < sizeof names / sizeof *names ? names[type] : NULL;
     return name ? name : "unknown";

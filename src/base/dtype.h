@@ -17,7 +17,27 @@ typedef enum dtype {
     DT_F8_E5M2,     /* the upper half of an f16 */
     DT_MXFP4,       /* 32 elements: e8m0 scale e, 16 bytes as Q4_0; value fp4(nibble) * 2^(e - 127) */
     DT_MXFP4_PAIRS, /* 32 elements: 16 bytes, byte j: elements 2j (low), 2j + 1 (high); the scales lie elsewhere */
-    DT_WEIGHTS,     /* types above can be weights that kernels apply */
+    /* GGUF's types of levels, codebooks and ternary digits. Scales in order of their use; every product is exact in
+     * f32 unless it passes its range. Nibbles of IQ4_NL and IQ4_XS lie as in Q4_0, NVFP4's within 16 elements. A sign is
+     * a bit, the first element's the lowest, set: negative; where seven bits stand for eight signs, the eighth makes the
+     * number of negative ones even. A grid's entry is 8 elements (IQ2, IQ1) or 4 (IQ3). Words are little-endian. */
+    DT_IQ4_NL,  /* 32 elements: f16 d, 16 bytes; value d * level[nibble], levels -127 .. 113 */
+    DT_IQ4_XS,  /* 256: f16 d, u16 h, 4 bytes l, 128 bytes; of each 32: s = nibble of l | two bits of h << 4,
+                 * value d * (s - 32) * level[nibble] */
+    DT_IQ2_XXS, /* 256: f16 d; of each 32: 4 bytes of index, u32 of 4 x 7 signs and 4 bits s; d * (s + 1/2) / 4 * grid */
+    DT_IQ2_XS,  /* 256: f16 d, 32 u16 of 9 bits of index and 7 signs, 8 bytes s, a nibble for each 16; as IQ2_XXS */
+    DT_IQ2_S,   /* 256: f16 d, 32 bytes of index, 32 of signs, 8 of two more bits of index, 8 bytes s; as IQ2_XS */
+    DT_IQ3_XXS, /* 256: f16 d, 64 bytes of index, 8 u32 as in IQ2_XXS; d * (s + 1/2) / 2 * grid */
+    DT_IQ3_S,   /* 256: f16 d, 64 bytes of index, 8 of one more bit, 32 of signs, 4 bytes s; d * (2 s + 1) * grid */
+    DT_IQ1_S,   /* 256: f16 d, 32 bytes of index, 8 u16: 4 x 3 more bits, 3 bits s, the sign of 1/8;
+                 * d * (2 s + 1) * (grid +- 1/8) */
+    DT_IQ1_M,   /* 256: 32 bytes of index, 16 of 2 x 3 more bits and the sign of 1/8, 4 u16 of 4 x 3 bits s, for each
+                 * 16, and a nibble of f16 d; as IQ1_S */
+    DT_TQ1_0,   /* 256: 48 bytes of five ternary digits, 4 of four, f16 d; value d * (digit - 1): byte q's digit n is
+                 * (q * 3^n mod 256) * 3 / 256; digits lie apart by 32 bytes, by 16, by 4 */
+    DT_TQ2_0,   /* 256: 64 bytes, f16 d; value d * (two bits - 1), which lie apart by 32 */
+    DT_NVFP4,   /* 64: 4 bytes e4m3 without a sign s, one for each 16, 32 bytes; value fp4(nibble) * s */
+    DT_WEIGHTS, /* types above can be weights that kernels apply */
     /* seen in files, never applied */
     DT_F64 = DT_WEIGHTS,
     DT_I64,

@@ -327,7 +327,7 @@ static lamina_status check_type(const binding *b, const tensor_rule *rule, const
     if (rule->rows == EXTENT_NONE || rule->role == ROLE_POSITIONS)
         return plain ? LAMINA_OK : refuse_type(b, t, "f32, f16 or bf16");
     if (t->type < DT_WEIGHTS && t->n_dims && dtype_row_ok(t->type, t->shape[t->n_dims - 1])) return LAMINA_OK;
-    return refuse_type(b, t, "f32, f16, bf16, f8_e4m3, mxfp4, q8_0, q4_0 or q4_1");
+    return refuse_type(b, t, "f32, f16, bf16, f8_e4m3 or a block type that is computed");
 }
 
 static lamina_status missing(const binding *b, const tensor_rule *rule, const char *name)

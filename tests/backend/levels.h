@@ -76,9 +76,14 @@ static inline void fill_weights(dtype type, uint8_t *w, uint64_t bytes, bool spe
         else if (type == DT_MXFP4)
             w[at] = (uint8_t)(124 + random_below(6));
         else if (type == DT_F8_E4M3 || type == DT_F8_E5M2)
-            w[at] &= 0xbf; /* neither infinity nor NaN */
+            w[at] &= 0xbf;         /* neither infinity nor NaN */
+        else if (type == DT_IQ1_M) /* in the upper nibbles of four words */
+            for (uint32_t i = 0; i < 4; i++)
+                w[at + 49 + 2 * i] = (uint8_t)((w[at + 49 + 2 * i] & 15) | (h >> 4 * i & 15) << 4);
+        else if (type == DT_NVFP4)
+            for (uint32_t i = 0; i < 4; i++) w[at + i] = (uint8_t)(0x30 + random_below(16));
         else if (type != DT_MXFP4_PAIRS)
-            memcpy(w + at, &h, 2);
+            memcpy(w + at + (type == DT_TQ1_0 || type == DT_TQ2_0 ? block - 2 : 0), &h, 2);
         if (type == DT_Q4_1) memcpy(w + at + 2, &m, 2);
     }
 }

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "grids.h"
 #include "kernels.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -379,6 +380,74 @@ INLINE v32 load32_mxfp4_pairs(weight_row w, uint64_t g)
     __m128i q = half_register(w.data + g * 16), low = fp4(q), high = fp4(_mm_srli_epi16(q, 4));
     __m256 scale = _mm256_set1_ps(half_e8m0(((const uint8_t *)w.side)[g]));
     return (v32){scaled_bytes(_mm_unpacklo_epi8(low, high), scale), scaled_bytes(_mm_unpackhi_epi8(low, high), scale)};
+}
+
+/* ---- looking up, see lanes_grids.h --------------------------------------------------------------------------------- */
+
+/* Eight numbers, repeated: a permutation looks at three bits of an index, of which the upper may be anything. */
+typedef __m256 levels;
+typedef __m128i wide_levels;
+
+INLINE levels levels_4(float a, float b, float c, float d)
+{
+    return _mm256_setr_ps(a, b, c, d, a, b, c, d);
+}
+#define levels_8(...)  _mm256_setr_ps(__VA_ARGS__)
+#define levels_16(...) _mm_setr_epi8(__VA_ARGS__)
+
+INLINE float half_float(uint16_t h)
+{
+    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
+}
+INLINE v16 look_up(__m256i a, __m256i b, levels l, float scale)
+{
+    l = _mm256_mul_ps(_mm256_set1_ps(scale), l);
+    return (v16){_mm256_permutevar8x32_ps(l, a), _mm256_permutevar8x32_ps(l, b)};
+}
+INLINE v16 codes_2(uint32_t codes, levels l, float scale)
+{
+    __m256i x = _mm256_set1_epi32((int)codes);
+    return look_up(_mm256_srlv_epi32(x, _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14)),
+                   _mm256_srlv_epi32(x, _mm256_setr_epi32(16, 18, 20, 22, 24, 26, 28, 30)), l, scale);
+}
+INLINE v16 codes_4(uint64_t codes, levels l, float scale)
+{
+    __m256i at = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+    return look_up(_mm256_srlv_epi32(_mm256_set1_epi32((int)(uint32_t)codes), at),
+                   _mm256_srlv_epi32(_mm256_set1_epi32((int)(uint32_t)(codes >> 32)), at), l, scale);
+}
+INLINE v16 bytes_2(const uint8_t *q, uint32_t shift, levels l, float scale)
+{
+    __m128i x = half_register(q), by = _mm_cvtsi32_si128((int)shift);
+    return look_up(_mm256_srl_epi32(_mm256_cvtepu8_epi32(x), by),
+                   _mm256_srl_epi32(_mm256_cvtepu8_epi32(_mm_unpackhi_epi64(x, x)), by), l, scale);
+}
+INLINE v32 nibbles_of(const uint8_t *q, wide_levels l, float scale)
+{
+    __m128i x = half_register(q), low = _mm_set1_epi8(15);
+    __m256 d = _mm256_set1_ps(scale);
+    return (v32){scaled_bytes(_mm_shuffle_epi8(l, _mm_and_si128(x, low)), d),
+                 scaled_bytes(_mm_shuffle_epi8(l, _mm_and_si128(_mm_srli_epi16(x, 4), low)), d)};
+}
+INLINE v16 trits(const uint8_t *q, uint32_t power, float scale)
+{
+    __m256i x = _mm256_mullo_epi16(_mm256_cvtepu8_epi16(half_register(q)), _mm256_set1_epi16((short)power));
+    x = _mm256_mullo_epi16(_mm256_and_si256(x, _mm256_set1_epi16(255)), _mm256_set1_epi16(3));
+    x = _mm256_srli_epi16(x, 8);
+    return look_up(_mm256_cvtepu16_epi32(_mm256_castsi256_si128(x)),
+                   _mm256_cvtepu16_epi32(_mm256_extracti128_si256(x, 1)), levels_4(LEVELS_TQ), scale);
+}
+INLINE v16 v16_flip(v16 x, uint32_t signs)
+{
+    __m256i s = _mm256_set1_epi32((int)signs), sign = _mm256_set1_epi32(INT32_MIN);
+    __m256i a = _mm256_sllv_epi32(s, _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24));
+    __m256i b = _mm256_sllv_epi32(s, _mm256_setr_epi32(23, 22, 21, 20, 19, 18, 17, 16));
+    v16 bits = {_mm256_castsi256_ps(_mm256_and_si256(a, sign)), _mm256_castsi256_ps(_mm256_and_si256(b, sign))};
+    return EACH2(_mm256_xor_ps, x, bits);
+}
+INLINE v32 v32_cross(v32 x)
+{
+    return (v32){{x.lo.a, x.hi.a}, {x.lo.b, x.hi.b}};
 }
 
 #define LEVEL(name)       name##_avx2

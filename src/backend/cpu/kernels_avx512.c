@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "grids.h"
 #include "kernels.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -330,6 +331,65 @@ INLINE v32 load32_mxfp4(weight_row w, uint64_t g)
 INLINE v32 load32_mxfp4_pairs(weight_row w, uint64_t g)
 {
     return v32_zip(nibbles(w.data + g * 16, fp4_table(((const uint8_t *)w.side)[g])));
+}
+
+/* ---- looking up, see lanes_grids.h --------------------------------------------------------------------------------- */
+
+/* Sixteen numbers, repeated: a permutation looks at four bits of an index, of which the upper may be anything. */
+typedef v16 levels, wide_levels;
+
+INLINE levels levels_4(float a, float b, float c, float d)
+{
+    return _mm512_setr_ps(a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d);
+}
+INLINE levels levels_8(float a, float b, float c, float d, float e, float f, float g, float h)
+{
+    return _mm512_setr_ps(a, b, c, d, e, f, g, h, a, b, c, d, e, f, g, h);
+}
+#define levels_16(...) _mm512_setr_ps(__VA_ARGS__)
+
+INLINE float half_float(uint16_t h)
+{
+    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
+}
+INLINE v16 look_up(__m512i codes, v16 l, float scale)
+{
+    return _mm512_permutexvar_ps(codes, _mm512_mul_ps(_mm512_set1_ps(scale), l));
+}
+INLINE v16 codes_2(uint32_t codes, levels l, float scale)
+{
+    __m512i at = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return look_up(_mm512_srlv_epi32(_mm512_set1_epi32((int)codes), at), l, scale);
+}
+INLINE v16 codes_4(uint64_t codes, levels l, float scale)
+{
+    __m512i at = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+    __m512i low = _mm512_set1_epi32((int)(uint32_t)codes);
+    return look_up(_mm512_srlv_epi32(_mm512_mask_set1_epi32(low, 0xff00, (int)(uint32_t)(codes >> 32)), at), l, scale);
+}
+INLINE v16 bytes_2(const uint8_t *q, uint32_t shift, levels l, float scale)
+{
+    __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)q));
+    return look_up(_mm512_srl_epi32(x, _mm_cvtsi32_si128((int)shift)), l, scale);
+}
+INLINE v32 nibbles_of(const uint8_t *q, wide_levels l, float scale)
+{
+    return nibbles(q, _mm512_mul_ps(_mm512_set1_ps(scale), l));
+}
+INLINE v16 trits(const uint8_t *q, uint32_t power, float scale)
+{
+    __m256i x =
+        _mm256_mullo_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)q)), _mm256_set1_epi16((short)power));
+    x = _mm256_mullo_epi16(_mm256_and_si256(x, _mm256_set1_epi16(255)), _mm256_set1_epi16(3));
+    return look_up(_mm512_cvtepu16_epi32(_mm256_srli_epi16(x, 8)), levels_4(LEVELS_TQ), scale);
+}
+INLINE v16 v16_flip(v16 x, uint32_t signs)
+{
+    return _mm512_mask_xor_ps(x, (__mmask16)signs, x, _mm512_set1_ps(-0.0f));
+}
+INLINE v32 v32_cross(v32 x)
+{
+    return (v32){_mm512_shuffle_f32x4(x.lo, x.hi, 0x44), _mm512_shuffle_f32x4(x.lo, x.hi, 0xee)};
 }
 
 #define LEVEL(name)       name##_avx512

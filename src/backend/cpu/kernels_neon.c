@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "grids.h"
 #include "kernels.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -390,6 +391,73 @@ INLINE v32 load32_mxfp4_pairs(weight_row w, uint64_t g)
     v16 scale = v16_set1(half_e8m0(((const uint8_t *)w.side)[g]));
     return (v32){v16_mul(scale, signed_lanes(vzip1q_s8(low, high))),
                  v16_mul(scale, signed_lanes(vzip2q_s8(low, high)))};
+}
+
+/* ---- looking up, see lanes_grids.h --------------------------------------------------------------------------------- */
+
+typedef int8x16_t levels, wide_levels;
+
+INLINE levels levels_4(int8_t a, int8_t b, int8_t c, int8_t d)
+{
+    return (levels){a, b, c, d};
+}
+INLINE levels levels_8(int8_t a, int8_t b, int8_t c, int8_t d, int8_t e, int8_t f, int8_t g, int8_t h)
+{
+    return (levels){a, b, c, d, e, f, g, h};
+}
+#define levels_16(...) ((wide_levels){__VA_ARGS__})
+
+INLINE float half_float(uint16_t h)
+{
+    return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(h))), 0);
+}
+INLINE v16 look_up(uint8x16_t codes, levels l, float scale)
+{
+    return v16_mul(v16_set1(scale), signed_lanes(vqtbl1q_s8(l, codes)));
+}
+INLINE v16 codes_2(uint32_t codes, levels l, float scale)
+{
+    const uint8x16_t byte = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
+    const int8x16_t at = {0, -2, -4, -6, 0, -2, -4, -6, 0, -2, -4, -6, 0, -2, -4, -6};
+    uint8x16_t x = vqtbl1q_u8(vreinterpretq_u8_u32(vdupq_n_u32(codes)), byte);
+    return look_up(vandq_u8(vshlq_u8(x, at), vdupq_n_u8(3)), l, scale);
+}
+INLINE v16 codes_4(uint64_t codes, levels l, float scale)
+{
+    uint8x16_t x = vreinterpretq_u8_u64(vdupq_n_u64(codes));
+    return look_up(vzip1q_u8(vandq_u8(x, vdupq_n_u8(7)), vshrq_n_u8(x, 4)), l, scale);
+}
+INLINE v16 bytes_2(const uint8_t *q, uint32_t shift, levels l, float scale)
+{
+    uint8x16_t x = vshlq_u8(vld1q_u8(q), vdupq_n_s8((int8_t) - (int32_t)shift));
+    return look_up(vandq_u8(x, vdupq_n_u8(3)), l, scale);
+}
+INLINE v32 nibbles_of(const uint8_t *q, wide_levels l, float scale)
+{
+    uint8x16_t x = vld1q_u8(q);
+    return (v32){look_up(vandq_u8(x, vdupq_n_u8(15)), l, scale), look_up(vshrq_n_u8(x, 4), l, scale)};
+}
+INLINE v16 trits(const uint8_t *q, uint32_t power, float scale)
+{
+    uint8x16_t x = vmulq_u8(vld1q_u8(q), vdupq_n_u8((uint8_t)power)); /* of 256: thirds begin at 86 and 171 */
+    uint8x16_t thirds = vaddq_u8(vcgeq_u8(x, vdupq_n_u8(86)), vcgeq_u8(x, vdupq_n_u8(171)));
+    return v16_mul(v16_set1(scale), signed_lanes(vsubq_s8(vdupq_n_s8(-1), vreinterpretq_s8_u8(thirds))));
+}
+INLINE float32x4_t flip4(float32x4_t x, uint32x4_t signs, uint32x4_t bits)
+{
+    uint32x4_t sign = vandq_u32(vtstq_u32(signs, bits), vdupq_n_u32(0x80000000u));
+    return vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(x), sign));
+}
+INLINE v16 v16_flip(v16 x, uint32_t signs)
+{
+    const uint32x4_t bits = {1, 2, 4, 8};
+    uint32x4_t s = vdupq_n_u32(signs);
+    return (v16){flip4(x.a, s, bits), flip4(x.b, s, vshlq_n_u32(bits, 4)), flip4(x.c, s, vshlq_n_u32(bits, 8)),
+                 flip4(x.d, s, vshlq_n_u32(bits, 12))};
+}
+INLINE v32 v32_cross(v32 x)
+{
+    return (v32){{x.lo.a, x.lo.b, x.hi.a, x.hi.b}, {x.lo.c, x.lo.d, x.hi.c, x.hi.d}};
 }
 
 #define LEVEL(name)       name##_neon

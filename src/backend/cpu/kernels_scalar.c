@@ -1,5 +1,6 @@
 /* The scalar level: the specification behind the kernels' interface, one weight row by one token row. Where the machine
  * has nothing better it is what runs; where it has, it is what the others are compared with. */
+#include "grids.h"
 #include "kernels.h"
 
 #include <math.h>
@@ -42,6 +43,7 @@ TYPE(f8_e4m3, DT_F8_E4M3)
 TYPE(f8_e5m2, DT_F8_E5M2)
 TYPE(mxfp4, DT_MXFP4)
 TYPE(mxfp4_pairs, DT_MXFP4_PAIRS)
+GRID_TYPES(TYPE)
 
 static void dots(const dots_args *a)
 {
@@ -204,6 +206,7 @@ static double multiply_adds(uint64_t n, float *sink)
     {                                                                                                                  \
         .widen = widen_##name, .panel = panel_##name, .dots = dots                                                     \
     }
+#define GRID_ROW(name, type) [type] = ROW(name),
 
 void kernels_scalar(kernels *k)
 {
@@ -220,7 +223,8 @@ void kernels_scalar(kernels *k)
                               [DT_F8_E4M3] = ROW(f8_e4m3),
                               [DT_F8_E5M2] = ROW(f8_e5m2),
                               [DT_MXFP4] = ROW(mxfp4),
-                              [DT_MXFP4_PAIRS] = ROW(mxfp4_pairs)},
+                              [DT_MXFP4_PAIRS] = ROW(mxfp4_pairs),
+                              GRID_TYPES(GRID_ROW)},
                    .block = block,
                    .axpy = axpy,
                    .mix = mix,

@@ -129,6 +129,8 @@ INLINE void dots_any(load32_fn load, tail32_fn tail, const dots_args *a)
     }
 }
 
+#include "lanes_grids.h"
+
 #define WEIGHT(type, tail)                                                                                             \
     static void widen_##type(const weight_row *row, uint64_t k, float *out)                                            \
     {                                                                                                                  \
@@ -152,10 +154,13 @@ WEIGHT(f8_e4m3, tail32_f8_e4m3)
 WEIGHT(f8_e5m2, tail32_f8_e5m2)
 WEIGHT(mxfp4, no_tail)
 WEIGHT(mxfp4_pairs, no_tail)
+#define GRID_WEIGHT(name, type) WEIGHT(name, no_tail)
+GRID_TYPES(GRID_WEIGHT)
 #define WEIGHT_ROW(type)                                                                                               \
     {                                                                                                                  \
         .widen = widen_##type, .panel = panel_##type, .dots = dots_##type                                              \
     }
+#define GRID_ROW(name, type) [type] = WEIGHT_ROW(name),
 
 /* Registers rather than v16, so that between two loads of a weight's register lie only its own products: with sixteen
  * registers there is no room for more. */
@@ -919,7 +924,8 @@ void LEVEL(kernels)(kernels *k)
                               [DT_F8_E4M3] = WEIGHT_ROW(f8_e4m3),
                               [DT_F8_E5M2] = WEIGHT_ROW(f8_e5m2),
                               [DT_MXFP4] = WEIGHT_ROW(mxfp4),
-                              [DT_MXFP4_PAIRS] = WEIGHT_ROW(mxfp4_pairs)},
+                              [DT_MXFP4_PAIRS] = WEIGHT_ROW(mxfp4_pairs),
+                              GRID_TYPES(GRID_ROW)},
                    .block = block,
                    .axpy = axpy,
                    .mix = mix,

@@ -137,7 +137,7 @@ float spec_weight(const matrix_rows *w, uint64_t r, uint64_t c)
     case DT_MXFP4_PAIRS:
         return weight_mxfp4_pairs(row, w->side + r * (w->cols / 32), c);
     default:
-        return NAN;
+        return spec_grid_weight(w->type, row, c);
     }
 }
 

@@ -64,6 +64,7 @@ float spec_sum_squares(const float *x, uint64_t k);
 float spec_sum(const float *x, uint64_t k);
 /* Element (r, c) of weights as stored. */
 float spec_weight(const matrix_rows *w, uint64_t r, uint64_t c);
+float spec_grid_weight(dtype type, const uint8_t *row, uint64_t i); /* of grids.h; NaN for other types */
 
 /* One row: w, b [k] or NULL. */
 typedef struct norm_row {
