@@ -3,7 +3,7 @@
 
 Usage: tokenizer_compare.py DRIVER [-n TEXTS] [--seed N] [--plain] [--variants FOLDER]
                             [--sentencepiece FOLDER] [--ranks FILE FOLDER]
-                            [--gguf SHARED FOLDER] [--gguf-sentencepiece SHARED FOLDER] FOLDER...
+                            [--original FOLDER...] [--gguf SHARED FOLDER] [--gguf-sentencepiece SHARED FOLDER] FOLDER...
 DRIVER: the program test_format_tokenizer. FOLDER: with a tokenizer.json, ranks or sentencepiece's tokenizer.model.
 Exit status 1 when anything differs. Needs tokenizers==0.23.3, tiktoken==0.14.0, sentencepiece==0.2.3 (gguf==0.19.0 for .gguf)."""
 import argparse
@@ -116,6 +116,8 @@ def main():
     a.add_argument("--sentencepiece", default="", help="train small models into this folder and compare them too")
     a.add_argument("--gguf-sentencepiece", nargs=2, metavar=("SHARED", "FOLDER"),
                    help="the same of the sentencepiece models in SHARED, Gemma's rebuilt, and of small ones")
+    a.add_argument("--original", nargs="+", default=[], metavar="FOLDER",
+                   help="folders with a vocabulary, tokenizer_config.json and the code that it names, or one of transformers' classes")
     a.add_argument("-n", type=int, default=100000)
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--plain", action="store_true")
@@ -131,6 +133,10 @@ def main():
         a.folders += write_gguf(*a.gguf)
     if a.gguf_sentencepiece:
         a.folders += write_gguf_sentencepiece(*a.gguf_sentencepiece)
+    for folder in a.original:
+        import tokenizer_original
+        oracles[folder] = tokenizer_original.Original(folder)
+        a.folders.append(folder)
     if a.ranks:
         ranks = tokenizer_ranks.read_ranks(a.ranks[0])
         a.folders += tokenizer_ranks.write(a.ranks[1], ranks)

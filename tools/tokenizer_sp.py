@@ -60,27 +60,26 @@ def pieces(data):
             yield f[1].decode(), struct.unpack("<f", f.get(2, bytes(4)))[0], f.get(3, NORMAL)
 
 
-def model_bytes(rows, **normalizer):
-    """A byte-pair model of rows (text, score, type). normalizer: add_dummy_prefix, remove_extra_whitespaces."""
-    spec = field(3, normalizer.get("add_dummy_prefix", 1)) + field(4, normalizer.get("remove_extra_whitespaces", 1))
-    return (b"".join(field(1, field(1, t) + field(2, float(s)) + field(3, k)) for t, s, k in rows) +
-            field(2, field(3, 2) + field(35, 1) + field(46, "<bos>") + field(47, "<eos>")) + field(3, spec))
-
-
-def from_json(path):
-    """Gemma's tokenizer.json as the sentencepiece model that it was made from: a piece's score is its place."""
+def from_json(path, prefix=0, bos="<bos>", eos="<eos>"):
+    """A converted tokenizer.json as the sentencepiece model that it was made from, as far as that goes: a piece's score is
+    its place, pieces that no merge makes are user-defined."""
     import json
     with open(path) as f:
         data = json.load(f)
     vocab = sorted(data["model"]["vocab"], key=data["model"]["vocab"].get)
     added = {a["content"]: a["special"] for a in data["added_tokens"]}
+    merges = [m if isinstance(m, list) else m.split(" ") for m in data["model"]["merges"]]
+    made = {left + right for left, right in merges}
+    tab = "<0x09>" not in vocab  # transformers' converter of Gemma put the character in its place
     rows = []
     for i, text in enumerate(vocab):
-        text = "<0x09>" if text == "\t" else text  # which transformers' converter put there
+        text = "<0x09>" if text == "\t" and tab else text
         kind = (UNKNOWN if text == "<unk>" else BYTE if re.fullmatch("<0x[0-9A-F]{2}>", text) else
-                CONTROL if added.get(text) else USER if text in added else NORMAL)
+                CONTROL if added.get(text) or text in (bos, eos) else
+                USER if text in added or (len(text) > 1 and text not in made) else NORMAL)
         rows.append((text, -float(i) if kind == NORMAL else 0.0, kind))
-    return model_bytes(rows, add_dummy_prefix=0, remove_extra_whitespaces=0)
+    return (b"".join(field(1, field(1, t) + field(2, s) + field(3, k)) for t, s, k in rows) +
+            field(2, field(3, 2) + field(35, 1) + field(46, bos) + field(47, eos)) + field(3, field(3, prefix) + field(4, 0)))
 
 
 class Model:

@@ -286,6 +286,19 @@ static lamina_status add_chatglm(builder *b, const tokenizer_files *files, lamin
     return builder_around(b, true, builder_token(b, "sop", 3), err);
 }
 
+/* Every class of transformers has the unknown piece among its special tokens, whether the configuration says so or not. */
+static lamina_status add_unknown(builder *b, lamina_error *err)
+{
+    piece_span s = b->spans[b->t->bpe.unknown];
+    if (s.bytes == UINT32_MAX || builder_is_added(b, (uint32_t)b->t->bpe.unknown)) return LAMINA_OK;
+    text_buffer copy = {0}; /* the builder's text moves when it grows */
+    lamina_status status = buffer_append(b->m, &copy, b->text.data + s.offset, s.bytes, err);
+    added_token token = {.text = {copy.data, s.bytes}, .special = true};
+    if (status == LAMINA_OK) status = builder_added(b, &token, err);
+    mem_free(b->m, copy.data);
+    return status;
+}
+
 static lamina_status add_class(builder *b, const tokenizer_files *files, const sp_model *s, const sp_class *c,
                                lamina_error *err)
 {
@@ -296,6 +309,7 @@ static lamina_status add_class(builder *b, const tokenizer_files *files, const s
     for (uint32_t i = 0; i < t->n_added; i++)
         t->added[i].normalized = false; /* such tokens are cut out of the raw text */
     if (strcmp(c->name, "ChatGLMTokenizer") == 0) return add_chatglm(b, files, err);
+    if (c->name[0]) TRY(add_unknown(b, err));
     if (c->bos && t->bos >= 0) TRY(builder_around(b, true, t->bos, err));
     if (c->eos && t->eos >= 0) TRY(builder_around(b, false, t->eos, err));
     return LAMINA_OK;

@@ -157,8 +157,42 @@ static void failing_allocations(void)
     CHECK(memory_free(files) == 0, "memory is left");
 }
 
+/* ChatGLM's special tokens stand behind the vocabulary: five of ChatGLM2, four more of ChatGLM3. */
+static void chatglm(void)
+{
+    memory *m = memory_new();
+    bytes b = read_model(m, "sp_bpe");
+    REQUIRE(b.data, "no data");
+    for (int three = 0; three < 2; three++) {
+        const char *config = three
+                                 ? "{\"tokenizer_class\":\"ChatGLMTokenizer\",\"name_or_path\":\"THUDM/chatglm3-6b\"}"
+                                 : "{\"tokenizer_class\":\"ChatGLMTokenizer\",\"name_or_path\":\"THUDM/chatglm2-6b\"}";
+        tokenizer_files files = {.sp = b.data, .sp_bytes = b.n, .config = config, .config_bytes = strlen(config)};
+        tokenizer *t = NULL, *bare = NULL;
+        lamina_error err = {0};
+        int32_t *ids = NULL;
+        size_t n = 0;
+        REQUIRE(read_bytes(m, b.data, b.n, &bare, &err) == LAMINA_OK, "%s", err.text);
+        int32_t first = (int32_t)tokenizer_vocab(bare);
+        REQUIRE(tokenizer_read_sentencepiece(m, &files, &t, &err) == LAMINA_OK, "%s", err.text);
+        CHECK(tokenizer_vocab(t) == (uint32_t)first + (three ? 9 : 5), "%u ids", tokenizer_vocab(t));
+        REQUIRE(tokenizer_encode(t, m, "<|user|>", 8, 0, &ids, &n, &err) == LAMINA_OK, "%s", err.text);
+        CHECK(n > 2 && ids[0] == first + 1 && ids[1] == first + 3, "not [gMASK] sop, but %d %d", ids[0], ids[1]);
+        CHECK(three == (n == 3 && ids[2] == first + 6), "%zu ids", n);
+        mem_free(m, ids);
+        REQUIRE(tokenizer_encode(t, m, "<|user|>", 8, LAMINA_PLAIN | LAMINA_NO_SPECIAL, &ids, &n, &err) == LAMINA_OK,
+                "%s", err.text);
+        for (size_t i = 0; i < n; i++) CHECK(ids[i] < first, "id %d", ids[i]);
+        mem_free(m, ids);
+        tokenizer_free(t);
+        tokenizer_free(bare);
+    }
+    mem_free(m, b.data);
+    CHECK(memory_free(m) == 0, "memory is left");
+}
+
 int main(int argc, char **argv)
 {
-    static const test_case cases[] = {T(truncated), T(mutated), T(refusals), T(failing_allocations)};
+    static const test_case cases[] = {T(truncated), T(mutated), T(refusals), T(failing_allocations), T(chatglm)};
     return test_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }

@@ -109,10 +109,10 @@ static char *next_line(char **at, size_t *n)
     return begin;
 }
 
-static void check_golden(const tokenizer *t, memory *m, const char *name)
+static void check_texts(const tokenizer *t, memory *m, const char *file, const char *name)
 {
-    bytes texts = read_data(m, "texts.jsonl"), expected = read_data(m, name);
-    CHECK(texts.data && expected.data, "%s or texts.jsonl is missing", name);
+    bytes texts = read_data(m, file), expected = read_data(m, name);
+    CHECK(texts.data && expected.data, "%s or %s is missing", name, file);
     char *text_at = texts.data, *at = expected.data, *line, *text_line;
     size_t n, text_n, lines = 0, wrong = 0;
     while (texts.data && (line = next_line(&at, &n)) && (text_line = next_line(&text_at, &text_n))) {
@@ -133,6 +133,11 @@ static void check_golden(const tokenizer *t, memory *m, const char *name)
     printf("  %s: %zu texts, %zu differ\n", name, lines, wrong);
     mem_free(m, texts.data);
     mem_free(m, expected.data);
+}
+
+static void check_golden(const tokenizer *t, memory *m, const char *name)
+{
+    check_texts(t, m, "texts.jsonl", name);
 }
 
 /* ---- golden ------------------------------------------------------------------------------------------------- */
@@ -230,6 +235,24 @@ static void golden_ranks(void)
         tokenizer_free(u);
         mem_free(m, data);
         mem_free(m, again);
+        check_empty(m);
+    }
+}
+
+/* What transformers' classes make of a sentencepiece model (tools/tokenizer_original.py). */
+static void golden_classes(void)
+{
+    static const char *const names[] = {"sp_llama", "sp_llama_new", "sp_gemma"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        memory *m = memory_new();
+        tokenizer *t = NULL;
+        lamina_error err = {0};
+        char path[1024], ids[64];
+        snprintf(path, sizeof path, TEST_DATA "/tokenizer/%s", names[i]);
+        snprintf(ids, sizeof ids, "%s.ids", names[i]);
+        CHECK(tokenizer_from_folder(m, path, &t, &err) == LAMINA_OK, "%s", err.text);
+        if (t) check_texts(t, m, "class_texts.jsonl", ids);
+        tokenizer_free(t);
         check_empty(m);
     }
 }
@@ -895,6 +918,7 @@ int main(int argc, char **argv)
         T(failing_allocations), T(folders),
         T(config_files),        T(config_tokens),
         T(hostile_ranks),       T(golden_gguf_scored),
+        T(golden_classes),
     };
     if (argc == 3 && strcmp(argv[1], "--compact") == 0) return write_compact(argv[2]);
     if (argc == 4 && strcmp(argv[1], "--pipe") == 0) return drive(argv[2], (unsigned)atoi(argv[3]));
