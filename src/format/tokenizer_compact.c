@@ -401,10 +401,11 @@ static lamina_status get_vocabulary(reader *r)
     if (!v->text) return no_memory(r->err);
     memcpy(v->text, text, v->offset[n]);
     memcpy(v->flags, flags, n);
+    bool characters = t->byte_level || utf8_valid(v->text, v->offset[n]) == v->offset[n];
     for (uint32_t i = 0; i < n; i++) {
         if (v->flags[i] >= 2 * PIECE_UNUSED) fail(r, "a piece's flags");
-        size_t bytes = v->offset[i + 1] - v->offset[i];
-        if (!t->byte_level && utf8_valid(v->text + v->offset[i], bytes) != bytes) fail(r, "a piece that is not UTF-8");
+        bool begins = t->byte_level || v->offset[i] == v->offset[n] || (v->text[v->offset[i]] & 0xc0) != 0x80;
+        if (!characters || !begins) fail(r, "a piece that is not UTF-8");
     }
     v->n_ids = n;
     return LAMINA_OK;

@@ -214,18 +214,28 @@ static int compare_scores(const void *a, const void *b)
     return x->score > y->score ? -1 : x->score < y->score;
 }
 
+/* Models list their pieces by falling score, but for a few: only those are sorted. */
 static lamina_status seal_ranks(tokenizer *t, lamina_error *err)
 {
-    uint32_t n = t->vocab.n_ids, rank = 0;
+    uint32_t n = t->vocab.n_ids, falling = 0, rest = 0, a = 0, b = 0, rank = 0;
+    const double *score = t->scored.score;
     t->scored.rank = mem_array(t->m, MEM_TOKENIZER, n, sizeof *t->scored.rank, err);
     if (!t->scored.rank) return no_memory(err);
     scored_id *order = mem_array(t->m, MEM_TOKENIZER, n, sizeof *order, err);
     if (!order) return no_memory(err);
-    for (uint32_t i = 0; i < n; i++) order[i] = (scored_id){t->scored.score[i], i};
-    if (n) qsort(order, n, sizeof *order, compare_scores);
     for (uint32_t i = 0; i < n; i++) {
-        if (i && order[i].score != order[i - 1].score) rank = i;
-        t->scored.rank[order[i].id] = rank;
+        if (!(t->vocab.flags[i] & PIECE_LOOKUP)) continue;
+        bool falls = falling == 0 || score[i] <= order[falling - 1].score;
+        order[falls ? falling++ : n - ++rest] = (scored_id){score[i], i};
+    }
+    const scored_id *others = order + n - rest, *last = NULL;
+    if (rest) qsort(order + n - rest, rest, sizeof *order, compare_scores);
+    for (uint32_t i = 0; i < falling + rest; i++) {
+        bool first = b == rest || (a < falling && order[a].score >= others[b].score);
+        const scored_id *now = first ? &order[a++] : &others[b++];
+        if (last && now->score != last->score) rank = i;
+        t->scored.rank[now->id] = rank;
+        last = now;
     }
     mem_free(t->m, order);
     return LAMINA_OK;
@@ -253,8 +263,10 @@ static bool goes_over(const char *text, size_t bytes)
 {
     size_t at = 0;
     while (is_mark(text + at, bytes - at)) at += sizeof mark;
-    for (; at < bytes; at++)
-        if (is_mark(text + at, bytes - at)) return true;
+    for (const char *next; at < bytes && (next = memchr(text + at, mark[0], bytes - at)) != NULL; at++) {
+        at = (size_t)(next - text);
+        if (is_mark(next, bytes - at)) return true;
+    }
     return false;
 }
 

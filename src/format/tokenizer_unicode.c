@@ -4,6 +4,7 @@
  * form count as UTF-8, so that what passes here can be handed to PCRE2 unchecked. Categories come from utf8proc. */
 #include "format/tokenizer_unicode.h"
 
+#include <string.h>
 #include <utf8proc.h>
 
 size_t utf8_read(const char *text, size_t bytes, uint32_t *code)
@@ -66,8 +67,21 @@ size_t utf8_valid(const char *text, size_t bytes)
 {
     size_t at = 0;
     while (at < bytes) {
-        if ((unsigned char)text[at] < 0x80) {
+        unsigned char c = (unsigned char)text[at];
+        uint64_t word = UINT64_C(0x80);
+        if (bytes - at >= sizeof word) memcpy(&word, text + at, sizeof word);
+        if ((word & UINT64_C(0x8080808080808080)) == 0) {
+            at += sizeof word;
+            continue;
+        }
+        if (c < 0x80) {
             at++;
+            continue;
+        }
+        /* most of what is not ASCII: three bytes, neither overlong nor a surrogate whatever follows */
+        bool three = c > 0xe0 && c < 0xf0 && c != 0xed && bytes - at >= 3;
+        if (three && (text[at + 1] & 0xc0) == 0x80 && (text[at + 2] & 0xc0) == 0x80) {
+            at += 3;
             continue;
         }
         uint32_t code;
