@@ -13,25 +13,13 @@ checkpoint=$1 work=$2
 shift 2
 [ $# -gt 0 ] || set -- all 5100M 3200M 1600M
 rounds=${ROUNDS:-3} threads=${THREADS:-$(nproc)} lamina=${LAMINA:-$here/../build/lamina}
-version=0.3.36
+# shellcheck source=bench/llamacpp.sh
+. "$here/llamacpp.sh"
 mkdir -p "$work"
 work=$(cd "$work" && pwd)
-
-if [ ! -x "$work/venv/bin/python" ]; then
-    python3 -m venv "$work/venv"
-    "$work/venv/bin/pip" install -q numpy gguf
-fi
-python=$work/venv/bin/python
-
+bench_python "$work"
+llamacpp_program "$work" llama-bench
 llama_bench=$work/build/bin/llama-bench
-if [ ! -x "$llama_bench" ]; then
-    (cd "$work" && "$python" -m pip download -q --no-deps --no-binary llama-cpp-python "llama-cpp-python==$version" &&
-        tar xf "llama_cpp_python-$version.tar.gz")
-    cmake -S "$work/llama_cpp_python-$version/vendor/llama.cpp" -B "$work/build" -DCMAKE_BUILD_TYPE=Release \
-        -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
-        -DLLAMA_BUILD_SERVER=OFF >"$work/cmake.log"
-    cmake --build "$work/build" --target llama-bench -j "$(nproc)" >"$work/build.log"
-fi
 
 name=$(basename "$checkpoint")
 gguf=$work/$name.gguf store=$work/$name.store
