@@ -18,8 +18,9 @@ typedef struct backend backend;
 
 typedef struct matrix_rows { /* some rows of a weight matrix, as stored */
     dtype type;
-    const void *data; /* [n_rows] rows of dtype_row_bytes(type, cols); host memory, any alignment */
+    const void *data; /* [n_rows] rows of matrix_row_bytes(); host memory, any alignment */
     uint64_t n_rows, cols;
+    uint64_t row_bytes; /* of packed types (store/packed.h); others: that, or 0 for what follows from type and cols */
     /* DT_F8_E4M3 and DT_F8_E5M2: element (r, c) is the stored number times scales[(row0 + r) / scale_rows *
      * scales_stride + c / scale_cols], rounded; below 2^120. NULL: the stored number. */
     const float *scales;
@@ -28,6 +29,11 @@ typedef struct matrix_rows { /* some rows of a weight matrix, as stored */
     /* DT_MXFP4_PAIRS: [n_rows][cols / 32] e8m0. */
     const uint8_t *side;
 } matrix_rows;
+
+static inline uint64_t matrix_row_bytes(const matrix_rows *w)
+{
+    return w->row_bytes ? w->row_bytes : dtype_row_bytes(w->type, w->cols);
+}
 
 typedef enum norm_form { BACKEND_RMS_NORM, BACKEND_LAYER_NORM } norm_form;
 

@@ -37,6 +37,9 @@ typedef enum dtype {
                  * (q * 3^n mod 256) * 3 / 256; digits lie apart by 32 bytes, by 16, by 4 */
     DT_TQ2_0,   /* 256: 64 bytes, f16 d; value d * (two bits - 1), which lie apart by 32 */
     DT_NVFP4,   /* 64: 4 bytes e4m3 without a sign s, one for each 16, 32 bytes; value fp4(nibble) * s */
+    DT_BF16_PACKED3, /* half floats coded by rows, see store/packed.h: exponents of three bits, of four */
+    DT_BF16_PACKED4,
+    DT_F16_PACKED3,
     DT_WEIGHTS, /* types above can be weights that kernels apply */
     /* seen in files, never applied */
     DT_F64 = DT_WEIGHTS,
@@ -57,7 +60,7 @@ typedef struct dtype_info {
     const char *name;             /* "bf16", "q4_1" */
     const char *safetensors_name; /* "BF16"; NULL: not a safetensors type */
     int32_t gguf_type;            /* -1: none */
-    uint32_t block_elements;      /* 0: not known */
+    uint32_t block_elements;      /* 0: not known, or packed */
     uint32_t block_bytes;
 } dtype_info;
 
@@ -67,7 +70,8 @@ static inline const char *dtype_name(dtype t)
 {
     return dtype_table[t].name;
 }
-/* Bytes of a row of k elements; k must be a multiple of block_elements (dtype_row_ok). 0 on overflow. */
+/* Bytes of a row of k elements; k must be a multiple of block_elements (dtype_row_ok). 0 on overflow. Of packed types 0:
+ * their tensors say how long rows are. */
 uint64_t dtype_row_bytes(dtype t, uint64_t k);
 bool dtype_row_ok(dtype t, uint64_t k);
 bool dtype_from_safetensors(const char *name, dtype *t); /* false: unknown */

@@ -39,8 +39,8 @@ static sizes sizes_of(lamina_engine *e, uint32_t rows, uint32_t logit_rows)
     const backend_ops *ops = e->backend->ops;
     const weight *embed = model_end(mo, ROLE_EMBED), *positions = model_end(mo, ROLE_POSITIONS);
     uint64_t n = rows, ffn = (mo->gated ? 2 : 1) * (uint64_t)mo->ffn;
-    uint64_t embed_row = dtype_row_bytes(embed->type, mo->hidden);
-    if (positions->rows) embed_row = max64(embed_row, dtype_row_bytes(positions->type, mo->hidden));
+    uint64_t embed_row = embed->row_bytes;
+    if (positions->rows) embed_row = max64(embed_row, positions->row_bytes);
     return (sizes){
         .x = round64(n * mo->hidden * sizeof(float)),
         .held = mo->parallel ? round64(n * mo->hidden * sizeof(float)) : 0,

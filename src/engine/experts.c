@@ -22,8 +22,7 @@ static expert_matrix locate(const void *user, uint32_t layer, uint32_t expert, u
     const lamina_engine *e = user;
     const model *mo = e->model;
     const weight *w = &mo->layers[e->moe_layers[layer]].experts[expert].w[part_of(&mo->experts, matrix)];
-    expert_matrix m = {
-        .file = w->file, .offset = w->offset, .rows = w->rows, .row_bytes = dtype_row_bytes(w->type, w->cols)};
+    expert_matrix m = {.file = w->file, .offset = w->offset, .rows = w->rows, .row_bytes = w->row_bytes};
     if (w->scales == TENSOR_NONE) return m;
     const tensor *t = &e->ckpt->tensors[w->scales];
     uint64_t cols = t->shape[t->n_dims - 1];
@@ -299,7 +298,8 @@ static void end_matrix(const visit *v, int part, float *y, uint32_t width)
 
 static matrix_rows rows_of(const visit *v, const weight *w, const expert_piece *piece)
 {
-    matrix_rows rows = {.type = w->type, .data = piece->data, .n_rows = piece->n_rows, .cols = w->cols};
+    matrix_rows rows = {
+        .type = w->type, .data = piece->data, .n_rows = piece->n_rows, .cols = w->cols, .row_bytes = w->row_bytes};
     if (!piece->side) return rows;
     if (w->type == DT_MXFP4_PAIRS) {
         rows.side = piece->side;

@@ -15,7 +15,7 @@ void pass_input(pass *p, const float *x, uint64_t k)
 /* What a kernel must know of the rows of a chunk. */
 static matrix_rows rows_of(const pass *p, const pass_matrix *m, const stream_matrix *s, const stream_chunk *c)
 {
-    matrix_rows w = {.type = m->type, .data = c->data, .n_rows = c->n_rows, .cols = m->cols};
+    matrix_rows w = {.type = m->type, .data = c->data, .n_rows = c->n_rows, .cols = m->cols, .row_bytes = s->row_bytes};
     if (s->layer < 0) return w;
     const layer_vectors *v = &p->e->vectors.layers[s->layer];
     w.scales = v->v[m->role];
@@ -130,7 +130,8 @@ static const unsigned char *resident_embedding(const pass *p, uint64_t *n_rows)
 /* Rows of a table of tokens or positions, gathered, to x [n, hidden]. */
 static void widen_rows(const pass *p, const weight *w, float *x)
 {
-    matrix_rows rows = {.type = w->type, .data = p->a->embed, .n_rows = p->n, .cols = p->mo->hidden};
+    matrix_rows rows = {
+        .type = w->type, .data = p->a->embed, .n_rows = p->n, .cols = p->mo->hidden, .row_bytes = w->row_bytes};
     p->ops->widen(p->b, &rows, x);
 }
 
@@ -139,7 +140,7 @@ static lamina_status embed(pass *p)
 {
     const weight *w = model_end(p->mo, ROLE_EMBED);
     activations *a = p->a;
-    uint64_t row = dtype_row_bytes(w->type, p->mo->hidden), resident;
+    uint64_t row = w->row_bytes, resident;
     const unsigned char *rows = resident_embedding(p, &resident);
     uint32_t missing = 0;
     for (uint32_t i = 0; i < p->n; i++) missing += (uint64_t)p->rows[i].token >= resident;
@@ -160,7 +161,7 @@ static lamina_status add_positions(pass *p)
     const weight *w = model_end(p->mo, ROLE_POSITIONS);
     activations *a = p->a;
     if (!w->rows) return LAMINA_OK;
-    uint64_t row = dtype_row_bytes(w->type, p->mo->hidden);
+    uint64_t row = w->row_bytes;
     for (uint32_t i = 0; i < p->n; i++) {
         if (a->positions[i] >= w->rows)
             return error_set(p->err, LAMINA_E_USAGE, "position %u: this model has learned %llu positions",

@@ -11,7 +11,7 @@ static void put(schedule *s, const weight *w, role r, int32_t layer)
                                       .file = w->file,
                                       .offset = w->offset,
                                       .rows = w->rows,
-                                      .row_bytes = dtype_row_bytes(w->type, w->cols)};
+                                      .row_bytes = w->row_bytes};
     s->matrix[s->n] = (pass_matrix){.type = w->type, .cols = w->cols, .transposed = w->transposed, .role = r};
     s->n++;
 }
@@ -19,11 +19,11 @@ static void put(schedule *s, const weight *w, role r, int32_t layer)
 /* Rows [from, from + n) of each of `heads` runs of `step` rows, as matrices of their own. */
 static void put_heads(schedule *s, const model *mo, const weight *w, role r, int32_t layer, uint64_t from, uint64_t n)
 {
-    uint64_t step = w->rows / mo->heads, row = dtype_row_bytes(w->type, w->cols);
+    uint64_t step = w->rows / mo->heads;
     for (uint32_t h = 0; h < mo->heads && w->rows; h++) {
         weight part = *w;
         part.rows = n;
-        part.offset = w->offset + (h * step + from) * row;
+        part.offset = w->offset + (h * step + from) * w->row_bytes;
         put(s, &part, r, layer);
         s->matrix[s->n - 1].row0 = h * step + from;
     }

@@ -115,8 +115,8 @@ static const char *file_name(const checkpoint *c, uint32_t file)
 static bool implied_bytes(const tensor *t, uint64_t *bytes)
 {
     uint64_t row = t->n_dims ? t->shape[t->n_dims - 1] : 1;
-    if (!dtype_row_ok(t->type, row)) return false;
-    uint64_t total = dtype_row_bytes(t->type, row);
+    if (!t->row_bytes && !dtype_row_ok(t->type, row)) return false;
+    uint64_t total = tensor_row_bytes(t, row);
     if (total == 0 && row != 0) return false;
     bool empty = row == 0;
     for (uint32_t i = 0; i + 1 < t->n_dims; i++) empty = empty || t->shape[i] == 0;

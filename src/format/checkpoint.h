@@ -22,9 +22,16 @@ typedef struct tensor {
     uint64_t shape[TENSOR_MAX_DIMS]; /* slowest-varying first (GGUF's order reversed) */
     uint32_t file;                   /* index into files; no weights (CHECKPOINT_CONFIG): 0 of 0 files */
     uint64_t offset, bytes;          /* in the file; checked to lie inside it, not overlapping others (but: shares) */
+    uint64_t row_bytes;              /* of packed types, whose rows say themselves how long they are; else 0 */
     uint32_t foreign_type;           /* DT_OTHER: the number or 0 */
     const char *foreign_name;        /* DT_OTHER: what the file calls the type, for errors; may be NULL */
 } tensor;
+
+/* Bytes of a row of the tensor: its last dimension of k elements. */
+static inline uint64_t tensor_row_bytes(const tensor *t, uint64_t k)
+{
+    return t->row_bytes ? t->row_bytes : dtype_row_bytes(t->type, k);
+}
 
 typedef struct checkpoint_file {
     const char *path; /* to open it */

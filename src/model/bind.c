@@ -326,7 +326,8 @@ static lamina_status check_type(const binding *b, const tensor_rule *rule, const
     if (factors) return t->type == DT_F32 ? LAMINA_OK : refuse_type(b, t, "f32");
     if (rule->rows == EXTENT_NONE || rule->role == ROLE_POSITIONS)
         return plain ? LAMINA_OK : refuse_type(b, t, "f32, f16 or bf16");
-    if (t->type < DT_WEIGHTS && t->n_dims && dtype_row_ok(t->type, t->shape[t->n_dims - 1])) return LAMINA_OK;
+    bool whole = t->row_bytes || (t->n_dims && dtype_row_ok(t->type, t->shape[t->n_dims - 1]));
+    if (t->type < DT_WEIGHTS && whole) return LAMINA_OK;
     return refuse_type(b, t, "f32, f16, bf16, f8_e4m3 or a block type that is computed");
 }
 
@@ -416,11 +417,12 @@ static weight cut(const binding *b, const tensor_rule *rule, const tensor *t, ui
     }
     w.rows = transposed ? cols : rows;
     w.cols = transposed ? all : cols;
-    uint64_t row = dtype_row_bytes(t->type, w.cols);
+    uint64_t row = tensor_row_bytes(t, w.cols);
     if (rule->side) {
         w.type = DT_MXFP4_PAIRS;
         row = cols / 2;
     }
+    w.row_bytes = row;
     w.bytes = w.rows * row;
     w.offset = t->offset + before * row;
     if (stacked) w.offset += expert * (transposed ? w.bytes : all * row);

@@ -153,7 +153,7 @@ typedef struct weight {  /* a tensor, or whole rows of one, bound to a role; row
     uint64_t rows, cols; /* as stored; vectors: rows 1 */
     dtype type;
     uint32_t file;
-    uint64_t offset, bytes;
+    uint64_t offset, bytes, row_bytes; /* vectors: row_bytes is 0 */
     const char *name;
     uint32_t tensor, scales; /* indices into the checkpoint's tensors; scales: TENSOR_NONE: none */
     uint64_t scales_offset;  /* bytes into that tensor where those of this weight begin */

@@ -25,13 +25,18 @@ typedef struct weight_row {
     const uint8_t *data;
     const void *side;
     uint32_t shift;
+    uint64_t bytes, cols; /* of the row, for types whose rows end with what comes first */
 } weight_row;
 
-/* Row r of w; row_bytes is dtype_row_bytes of it. Without scales one scale of 1 serves all. */
+/* Row r of w; row_bytes is matrix_row_bytes of it. Without scales one scale of 1 serves all. */
 static inline weight_row weight_row_at(const matrix_rows *w, uint64_t row_bytes, uint64_t r)
 {
     static const float one = 1.0f;
-    weight_row row = {.data = (const uint8_t *)w->data + r * row_bytes, .side = &one, .shift = 63};
+    weight_row row = {.data = (const uint8_t *)w->data + r * row_bytes,
+                      .side = &one,
+                      .shift = 63,
+                      .bytes = row_bytes,
+                      .cols = w->cols};
     if (w->scales) {
         row.side = w->scales + (w->row0 + r) / w->scale_rows * w->scales_stride;
         row.shift = (uint32_t)__builtin_ctz(w->scale_cols / GROUP);
@@ -40,6 +45,12 @@ static inline weight_row weight_row_at(const matrix_rows *w, uint64_t row_bytes,
     }
     return row;
 }
+
+/* The places in a row of `packed` (store/packed.h) where a block of 64 elements lies. */
+typedef enum packed_kind { PACKED_BF16_3, PACKED_BF16_4, PACKED_F16_3 } packed_kind;
+typedef struct packed_row {
+    const uint8_t *palette, *escapes, *codes, *low;
+} packed_row;
 
 /* 2^(e - 128), half of what an e8m0 scale means, exactly: 2^-128 and 2^-127 are denormal. */
 static inline float half_e8m0(uint8_t e)

@@ -348,7 +348,8 @@ INLINE v32 load32_f8_e5m2(weight_row w, uint64_t g)
     {                                                                                                                  \
         uint8_t copy[32] = {0};                                                                                        \
         memcpy(copy, w.data + g * 32, n);                                                                              \
-        return load32_##type((weight_row){copy, (const float *)w.side + (g >> w.shift), 63}, 0);                       \
+        return load32_##type((weight_row){.data = copy, .side = (const float *)w.side + (g >> w.shift), .shift = 63},  \
+                             0);                                                                                       \
     }
 TAIL_F8(f8_e4m3)
 TAIL_F8(f8_e5m2)
@@ -465,4 +466,6 @@ INLINE v32 v32_cross(v32 x)
 #define VEC_CONSTRAINT(r) "+x"(r)
 #define PREFETCH_BYTES    512
 #define FMA_CHAINS        6
+#define PACKED_LEVEL      "packed_avx2.h"
+
 #include "lanes.h"

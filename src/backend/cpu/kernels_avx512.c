@@ -407,4 +407,6 @@ INLINE v32 v32_cross(v32 x)
 #define VEC_CONSTRAINT(r) "+v"(r)
 #define PREFETCH_BYTES    512
 #define FMA_CHAINS        16
+#define PACKED_LEVEL      "packed_avx512.h"
+
 #include "lanes.h"

@@ -2,6 +2,7 @@
  * has nothing better it is what runs; where it has, it is what the others are compared with. */
 #include "grids.h"
 #include "kernels.h"
+#include "store/packed.h"
 
 #include <math.h>
 #include <string.h>
@@ -44,6 +45,57 @@ TYPE(f8_e5m2, DT_F8_E5M2)
 TYPE(mxfp4, DT_MXFP4)
 TYPE(mxfp4_pairs, DT_MXFP4_PAIRS)
 GRID_TYPES(TYPE)
+
+/* Rows of `packed` are read by the specification of their form. */
+static void panel_packed(dtype type, const weight_row *row, uint64_t k0, uint64_t n, float *out, size_t step)
+{
+    const packed_form *f = packed_form_of(type);
+    uint16_t some[PACKED_SECTION];
+    for (uint64_t i = 0; i < n; i += PACKED_SECTION) {
+        uint64_t count = n - i < PACKED_SECTION ? n - i : PACKED_SECTION;
+        packed_decode(f, row->data, row->bytes, row->cols, k0 + i, count, some);
+        for (uint64_t j = 0; j < count; j++)
+            out[(i + j) / 16 * step + j % 16] = f->of == DT_BF16 ? bf16_to_f32(some[j]) : f16_to_f32(some[j]);
+    }
+    for (uint64_t i = n; i % 16; i++) out[i / 16 * step + i % 16] = 0.0f;
+}
+
+static void widen_packed(dtype type, const weight_row *row, uint64_t k, float *out)
+{
+    float last[16];
+    panel_packed(type, row, 0, k / 16 * 16, out, 16);
+    if (k % 16 == 0) return;
+    panel_packed(type, row, k / 16 * 16, k % 16, last, 16);
+    memcpy(out + k / 16 * 16, last, k % 16 * sizeof *out);
+}
+
+static void dots_packed(const dots_args *a)
+{
+    uint64_t k = a->w->cols;
+    for (uint64_t r = 0; r < a->n_rows; r++) {
+        weight_row row = weight_row_at(a->w, a->row_bytes, a->row0 + r);
+        float lane[16] = {0}, w[PACKED_SECTION];
+        for (uint64_t i = 0; i < k; i += PACKED_SECTION) {
+            uint64_t n = k - i < PACKED_SECTION ? k - i : PACKED_SECTION;
+            panel_packed(a->w->type, &row, i, n, w, 16);
+            for (uint64_t j = 0; j < (n + 15) / 16 * 16; j++) lane[j % 16] = fmaf(w[j], a->x[i + j], lane[j % 16]);
+        }
+        a->y[r] = spec_tree(lane);
+    }
+}
+
+#define PACKED(name, type)                                                                                             \
+    static void widen_##name(const weight_row *row, uint64_t k, float *out)                                            \
+    {                                                                                                                  \
+        widen_packed(type, row, k, out);                                                                               \
+    }                                                                                                                  \
+    static void panel_##name(const weight_row *row, uint64_t k0, uint64_t n, float *out, size_t step)                  \
+    {                                                                                                                  \
+        panel_packed(type, row, k0, n, out, step);                                                                     \
+    }
+PACKED(bf16_packed3, DT_BF16_PACKED3)
+PACKED(bf16_packed4, DT_BF16_PACKED4)
+PACKED(f16_packed3, DT_F16_PACKED3)
 
 static void dots(const dots_args *a)
 {
@@ -202,6 +254,10 @@ static double multiply_adds(uint64_t n, float *sink)
     return 32.0 * (double)n;
 }
 
+#define PACKED_ROW(name)                                                                                               \
+    {                                                                                                                  \
+        .widen = widen_##name, .panel = panel_##name, .dots = dots_packed                                              \
+    }
 #define ROW(name)                                                                                                      \
     {                                                                                                                  \
         .widen = widen_##name, .panel = panel_##name, .dots = dots                                                     \
@@ -224,6 +280,9 @@ void kernels_scalar(kernels *k)
                               [DT_F8_E5M2] = ROW(f8_e5m2),
                               [DT_MXFP4] = ROW(mxfp4),
                               [DT_MXFP4_PAIRS] = ROW(mxfp4_pairs),
+                              [DT_BF16_PACKED3] = PACKED_ROW(bf16_packed3),
+                              [DT_BF16_PACKED4] = PACKED_ROW(bf16_packed4),
+                              [DT_F16_PACKED3] = PACKED_ROW(f16_packed3),
                               GRID_TYPES(GRID_ROW)},
                    .block = block,
                    .axpy = axpy,

@@ -18,5 +18,10 @@ void kernels_ladder(kernels *k, lamina_isa cap)
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (avx2 && (best || cap == LAMINA_ISA_AVX2 || cap == LAMINA_ISA_AVX512)) kernels_avx2(k);
-    if (avx512 && (best || cap == LAMINA_ISA_AVX512)) kernels_avx512(k);
+    if (!avx512 || !(best || cap == LAMINA_ISA_AVX512)) return;
+    kernels below = *k;
+    kernels_avx512(k);
+    if (__builtin_cpu_supports("avx512vbmi2"))
+        return; /* what `packed` is read with there; the first generations lack it */
+    for (int t = DT_BF16_PACKED3; t <= DT_F16_PACKED3; t++) k->weight[t] = below.weight[t];
 }

@@ -13,7 +13,8 @@
  *   FUSED_ROWS(n)                     weight rows at a time for n of them
  *   AXPY_TOKENS, AXPY_CHUNKS          register block of products by columns: token rows by chunks of 16 columns (not 1)
  *   SCORE_ROWS, SCORE_CHUNKS          register block of scores: rows by chunks of 16 positions (divides 4)
- *   VALUE_ROWS, VALUE_CHUNKS          register block of values: rows by chunks of 16 of a head */
+ *   VALUE_ROWS, VALUE_CHUNKS          register block of values: rows by chunks of 16 of a head
+ *   PACKED_LEVEL                      the header that reads blocks of `packed`, see lanes_packed.h */
 #include "kernels.h"
 
 #define DO_PRAGMA(x) _Pragma(#x)
@@ -156,6 +157,7 @@ WEIGHT(mxfp4, no_tail)
 WEIGHT(mxfp4_pairs, no_tail)
 #define GRID_WEIGHT(name, type) WEIGHT(name, no_tail)
 GRID_TYPES(GRID_WEIGHT)
+#include "lanes_packed.h"
 #define WEIGHT_ROW(type)                                                                                               \
     {                                                                                                                  \
         .widen = widen_##type, .panel = panel_##type, .dots = dots_##type                                              \
@@ -925,6 +927,9 @@ void LEVEL(kernels)(kernels *k)
                               [DT_F8_E5M2] = WEIGHT_ROW(f8_e5m2),
                               [DT_MXFP4] = WEIGHT_ROW(mxfp4),
                               [DT_MXFP4_PAIRS] = WEIGHT_ROW(mxfp4_pairs),
+                              [DT_BF16_PACKED3] = WEIGHT_ROW(bf16_packed3),
+                              [DT_BF16_PACKED4] = WEIGHT_ROW(bf16_packed4),
+                              [DT_F16_PACKED3] = WEIGHT_ROW(f16_packed3),
                               GRID_TYPES(GRID_ROW)},
                    .block = block,
                    .axpy = axpy,

@@ -178,7 +178,7 @@ void cpu_apply(backend *b, const matrix_rows *w, const void *packed, uint32_t n,
     apply_job j = {.c = c,
                    .weight = &c->kernels.weight[w->type],
                    .w = w,
-                   .row_bytes = dtype_row_bytes(w->type, w->cols),
+                   .row_bytes = matrix_row_bytes(w),
                    .k = w->cols,
                    .n_rows = w->n_rows,
                    .x = packed,
@@ -258,7 +258,7 @@ void cpu_apply_columns(backend *b, const matrix_rows *w, const float *x, uint64_
     if (!n || !w->n_rows || !w->cols) return;
     columns_job j = {.c = c,
                      .w = w,
-                     .row_bytes = dtype_row_bytes(w->type, w->cols),
+                     .row_bytes = matrix_row_bytes(w),
                      .step = n <= c->kernels.tile_tokens ? FEW_COLUMN_ROWS : COLUMN_ROWS,
                      .x = x,
                      .x_stride = x_stride,
@@ -290,7 +290,7 @@ static void widen_rows(void *arg, uint64_t from, uint64_t to)
 
 void cpu_widen(backend *b, const matrix_rows *w, float *x)
 {
-    rows_job j = {.c = cpu_of(b), .w = w, .row_bytes = dtype_row_bytes(w->type, w->cols), .out = x};
+    rows_job j = {.c = cpu_of(b), .w = w, .row_bytes = matrix_row_bytes(w), .out = x};
     cpu_items(cpu_of(b), widen_rows, &j, w->n_rows, w->cols);
 }
 
@@ -312,6 +312,6 @@ static void row_norm_task(void *arg, uint32_t task, uint32_t thread)
 
 void cpu_row_norms(backend *b, const matrix_rows *w, float *out)
 {
-    rows_job j = {.c = cpu_of(b), .w = w, .row_bytes = dtype_row_bytes(w->type, w->cols), .out = out};
+    rows_job j = {.c = cpu_of(b), .w = w, .row_bytes = matrix_row_bytes(w), .out = out};
     pool_run(cpu_of(b)->pool, row_norm_task, &j, (uint32_t)w->n_rows);
 }

@@ -113,7 +113,7 @@ static float weight_mxfp4_pairs(const uint8_t *row, const uint8_t *side, uint64_
 
 float spec_weight(const matrix_rows *w, uint64_t r, uint64_t c)
 {
-    const uint8_t *row = (const uint8_t *)w->data + r * dtype_row_bytes(w->type, w->cols);
+    const uint8_t *row = (const uint8_t *)w->data + r * matrix_row_bytes(w);
     float scale = w->scales ? w->scales[(w->row0 + r) / w->scale_rows * w->scales_stride + c / w->scale_cols] : 1.0f;
     switch (w->type) {
     case DT_F32:
