@@ -26,6 +26,7 @@ bool find_command(const char *name, command_id *id);
 int unknown_command(const char *name); /* prints, with the nearest name; EXIT_USAGE */
 
 int run_command(const options *o);
+int chat_command(const options *o);
 int pack_command(const options *o);
 int plan_command(const options *o);
 int inspect_command(const options *o);
@@ -110,6 +111,11 @@ int work_need_tokenizer(const work *w, const char *instead);
 void work_close(work *w);
 lamina_budget work_budget(const options *o, uint32_t context);
 bool interrupted(void); /* Ctrl-C or a termination signal has come */
+bool terminated(void);  /* it was a termination signal */
+/* For programs that go on after an interruption; both forget what came before. While computing, Ctrl-C cancels the pass
+ * and a second one ends the process, as from work_open() on; while waiting for input it wakes the reader (EINTR). */
+void work_signals_computing(work *w);
+void work_signals_waiting(work *w);
 
 /* ---- ids and text --------------------------------------------------------------------------------------------------- */
 
@@ -127,15 +133,46 @@ bool text_append(text_buffer *b, const char *data, size_t n);
 void text_free(text_buffer *b);
 /* A whole file, or standard input for "-". */
 int text_read_file(text_buffer *b, const char *path);
+
+/* A file that has its name only when it is whole. */
+typedef struct whole_file {
+    FILE *file;
+    char *temporary; /* its name until then */
+} whole_file;
+
+int whole_file_create(whole_file *f, const char *path);
+int whole_file_failed(const whole_file *f); /* says what errno has; EXIT_FAILED */
+/* Closes; gives the file its name if `good`, else removes it. */
+int whole_file_close(whole_file *f, const char *path, bool good);
+
 /* All of a text's ids. */
 int tokenize_text(const work *w, const char *text, size_t n, unsigned flags, id_list *ids);
 /* Appends what the id completes; id -1 flushes. An id without a spelling (models have more ids than tokenizers) is an
  * error, or nothing at all if `lenient`. */
 int detokenize_id(const work *w, lamina_detokenizer *state, int32_t id, bool lenient, text_buffer *out);
-/* The conversation of --messages as the model's template writes it. */
-int render_messages(const work *w, text_buffer *out);
-/* The prompt of the options: -p, -f, --ids or --messages. */
-int prompt_ids(const work *w, id_list *ids);
+/* The prompt of the options: -p, -f, --ids or --messages. ends receives what ends an answer to --messages
+ * (chat_ends()); NULL: not asked. */
+int prompt_ids(const work *w, id_list *ids, id_list *ends);
+
+/* ---- chats ---------------------------------------------------------------------------------------------------------- */
+
+/* The files of --messages, --tools, --variables, --template; data NULL: not given. */
+typedef struct chat_files {
+    text_buffer messages, tools, variables, template_text;
+} chat_files;
+
+/* standard: what standard input is read for already, or NULL. */
+int chat_files_read(const options *o, const char *standard, chat_files *f);
+void chat_files_free(chat_files *f);
+/* Appends the conversation as the model's template writes it. messages: JSON. Prints nothing. */
+lamina_status chat_render(const work *w, const chat_files *f, const char *messages, bool generation_prompt,
+                          text_buffer *out, lamina_error *err);
+/* The conversation of --messages; ends: as of prompt_ids(). */
+int render_messages(const work *w, text_buffer *out, id_list *ends);
+/* Appends the token that the template writes after an answer, where it is a control token: a model's own list of tokens
+ * that end generation often lacks it (Llama 3's <|eot_id|> beside <|end_of_text|>). Where the template writes nothing
+ * there, the token that opens the next question does as well. No template at all is an error. */
+int chat_ends(const work *w, const chat_files *f, id_list *ends);
 
 /* ---- statistics --------------------------------------------------------------------------------------------------- */
 

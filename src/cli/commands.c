@@ -21,6 +21,18 @@ const command commands[CMD_COUNT] = {
         "were generated, an end token included) and finish_reason: stop, length or\n"
         "interrupted.",
         run_command},
+    [CMD_CHAT] = {"chat", "MODEL", "a conversation, with the model's own chat template",
+        "A line is a turn; one that ends with \\ goes on, and lines between \"\"\" and \"\"\" are\n"
+        "one turn. /help lists the commands (/reset, /system, /save, /load, /undo, /retry,\n"
+        "/quit); a line that begins with // is sent with one slash. What was said stays\n"
+        "computed: a turn feeds only what is new. --messages begins with a conversation\n"
+        "that was saved; one that ends with a question is answered at once.\n"
+        "\n"
+        "Ctrl-C stops an answer and keeps what was said of it; at the prompt a second one\n"
+        "leaves, and so does the end of input. Where standard input is no terminal, every\n"
+        "line is a turn, standard output has the answers alone, each ended by a line\n"
+        "break, and the exit code is 1 if a turn or a command could not be done.",
+        chat_command},
     [CMD_PACK] = {"pack", "MODEL", "split a checkpoint into a store: one file per layer, checksummed",
         "The store is a folder that is read at the disk's speed and verified at any time.\n"
         "An interrupted run is resumed by the same command and does nothing twice. The\n"

@@ -5,13 +5,10 @@
 #include "cli.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef struct npy {
-    FILE *file;
-    char *temporary; /* its name until it is whole */
+    whole_file out;
     uint32_t columns;
     uint64_t rows_written;
     int error; /* errno of the first failed write */
@@ -27,13 +24,9 @@ static bool little_endian(void)
 
 static int npy_create(npy *f, const char *path, uint64_t rows, uint32_t columns)
 {
-    size_t n = strlen(path) + 32;
     f->columns = columns;
-    f->temporary = malloc(n);
-    if (!f->temporary) return fail("out of memory");
-    snprintf(f->temporary, n, "%s.part.%ld", path, (long)getpid());
-    f->file = fopen(f->temporary, "wb");
-    if (!f->file) return fail("%s: %s", f->temporary, strerror(errno));
+    int code = whole_file_create(&f->out, path);
+    if (code != EXIT_DONE) return code;
     char header[129] = "\x93NUMPY\x01";
     int used =
         snprintf(header + 10, sizeof header - 10, "{'descr': '%cf4', 'fortran_order': False, 'shape': (%llu, %u), }",
@@ -44,37 +37,19 @@ static int npy_create(npy *f, const char *path, uint64_t rows, uint32_t columns)
     header[7] = 0;
     header[8] = 128 - 10;
     header[9] = 0;
-    if (fwrite(header, 1, 128, f->file) != 128) return fail("%s: %s", f->temporary, strerror(errno));
-    return EXIT_DONE;
+    return fwrite(header, 1, 128, f->out.file) == 128 ? EXIT_DONE : whole_file_failed(&f->out);
 }
 
 static bool npy_row(void *file, size_t index, const float *logits)
 {
     npy *f = file;
     (void)index;
-    if (fwrite(logits, sizeof *logits, f->columns, f->file) == f->columns) {
+    if (fwrite(logits, sizeof *logits, f->columns, f->out.file) == f->columns) {
         f->rows_written++;
         return true;
     }
     f->error = errno;
     return false;
-}
-
-/* Closes; gives the file its name if `good`, else removes it. */
-static int npy_close(npy *f, const char *path, bool good)
-{
-    int code = EXIT_DONE;
-    if (f->file) {
-        bool whole = fflush(f->file) == 0 && fsync(fileno(f->file)) == 0;
-        if (!whole && (errno == EINVAL || errno == EROFS)) whole = !ferror(f->file); /* a device cannot be synced */
-        int error = errno;
-        if (fclose(f->file) != 0 && whole) whole = false, error = errno;
-        if (good && !whole) code = fail("%s: %s", f->temporary, strerror(error));
-        if (good && whole && rename(f->temporary, path) != 0) code = fail("%s: %s", path, strerror(errno));
-        if (!good || code != EXIT_DONE) unlink(f->temporary);
-    }
-    free(f->temporary);
-    return code;
 }
 
 static int feed(work *w, const id_list *ids, npy *f)
@@ -93,11 +68,11 @@ static int feed(work *w, const id_list *ids, npy *f)
                              wanted ? npy_row : NULL, f, &err);
     }
     progress_clear(&w->progress);
-    if (f->error) return fail("%s: %s", f->temporary, strerror(f->error));
+    if (f->error) return fail("%s: %s", f->out.temporary, strerror(f->error));
     if (status != LAMINA_OK) return fail_error(&err);
     uint64_t expected = ids->n - from;
     if (f->rows_written != expected)
-        return fail("%s: expected %llu rows of logits, found %llu", f->temporary, (unsigned long long)expected,
+        return fail("%s: expected %llu rows of logits, found %llu", f->out.temporary, (unsigned long long)expected,
                     (unsigned long long)f->rows_written);
     return EXIT_DONE;
 }
@@ -126,7 +101,7 @@ int logits_command(const options *o)
     id_list ids = {0};
     npy f = {0};
     int code = work_open(&w, o, o->ids.n ? WORK_NO_TOKENIZER : 0);
-    if (code == EXIT_DONE) code = prompt_ids(&w, &ids);
+    if (code == EXIT_DONE) code = prompt_ids(&w, &ids, NULL);
     if (code == EXIT_DONE && ids.n > INT32_MAX)
         code = fail_usage("logits: expected fewer than 2^31 tokens, found %zu", ids.n);
     if (code == EXIT_DONE && o->context && ids.n > o->context)
@@ -137,7 +112,7 @@ int logits_command(const options *o)
     if (code == EXIT_DONE) code = feed(&w, &ids, &f);
     double seconds = now_seconds() - begin;
     uint64_t rows = f.rows_written;
-    int closed = npy_close(&f, o->output, code == EXIT_DONE);
+    int closed = whole_file_close(&f.out, o->output, code == EXIT_DONE);
     if (code == EXIT_DONE) code = closed;
     if (code == EXIT_DONE) code = report(&w, &ids, rows, seconds);
     ids_free(&ids);

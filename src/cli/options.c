@@ -14,11 +14,12 @@
 
 #define BIT(c) (1u << (c))
 #define ALL_MODEL                                                                                                      \
-    (BIT(CMD_RUN) | BIT(CMD_PACK) | BIT(CMD_PLAN) | BIT(CMD_INSPECT) | BIT(CMD_VERIFY) | BIT(CMD_LOGITS) |             \
-     BIT(CMD_TOKENIZE) | BIT(CMD_DETOKENIZE) | BIT(CMD_TEMPLATE) | BIT(CMD_EVAL) | BIT(CMD_BENCH))
-#define PASSES      (BIT(CMD_RUN) | BIT(CMD_LOGITS) | BIT(CMD_EVAL) | BIT(CMD_BENCH))
+    (BIT(CMD_RUN) | BIT(CMD_CHAT) | BIT(CMD_PACK) | BIT(CMD_PLAN) | BIT(CMD_INSPECT) | BIT(CMD_VERIFY) |               \
+     BIT(CMD_LOGITS) | BIT(CMD_TOKENIZE) | BIT(CMD_DETOKENIZE) | BIT(CMD_TEMPLATE) | BIT(CMD_EVAL) | BIT(CMD_BENCH))
+#define PASSES      (GENERATES | BIT(CMD_LOGITS) | BIT(CMD_EVAL) | BIT(CMD_BENCH))
+#define GENERATES   (BIT(CMD_RUN) | BIT(CMD_CHAT))
 #define PLANS       (PASSES | BIT(CMD_PLAN))
-#define CHATS       (BIT(CMD_RUN) | BIT(CMD_TEMPLATE))
+#define CHATS       (GENERATES | BIT(CMD_TEMPLATE))
 #define ONLY(c)     BIT(c)
 #define AT(field)   offsetof(options, field)
 #define U32_TOP     4294967295.0
@@ -48,38 +49,42 @@ const option_row option_table[] = {
 
     {"messages", 0, KIND_TEXT, GROUP_INPUT, CHATS, AT(messages), "FILE", 0, 0,
      "a conversation as JSON, an array of objects with role\nand content, through the model's chat template; - reads\nstandard input"},
+    {"system", 0, KIND_TEXT, GROUP_INPUT, ONLY(CMD_CHAT), AT(system), "TEXT", 0, 0,
+     "the system message to begin with"},
     {"tools", 0, KIND_TEXT, GROUP_INPUT, CHATS, AT(tools), "FILE", 0, 0,
      "with --messages: a JSON array that describes functions"},
     {"variables", 0, KIND_TEXT, GROUP_INPUT, CHATS, AT(variables), "FILE", 0, 0,
      "with --messages: a JSON object of further variables for\nthe template, as {\"enable_thinking\": false}"},
     {"template", 0, KIND_TEXT, GROUP_INPUT, CHATS, AT(template_file), "FILE", 0, 0,
      "with --messages: a chat template instead of the model's"},
-    {"no-generation-prompt", 0, KIND_FLAG, GROUP_INPUT, CHATS, AT(no_generation_prompt), NULL, 0, 0,
+    {"no-generation-prompt", 0, KIND_FLAG, GROUP_INPUT, ONLY(CMD_RUN) | ONLY(CMD_TEMPLATE), AT(no_generation_prompt), NULL, 0, 0,
      "with --messages: do not open the answer at the end"},
 
     {"tokens", 'n', KIND_COUNT, GROUP_GENERATION, ONLY(CMD_RUN), AT(n), "N", 0, CONTEXT_TOP,
      "tokens to generate at most (default 128)"},
+    {"tokens", 'n', KIND_COUNT, GROUP_GENERATION, ONLY(CMD_CHAT), AT(n), "N", 1, CONTEXT_TOP,
+     "tokens of an answer at most (default 1024)"},
     {"tokens", 'n', KIND_COUNT, GROUP_INPUT, ONLY(CMD_EVAL), AT(n), "N", 2, CONTEXT_TOP,
      "use the first N tokens of the text (default: all)"},
     {"against", 0, KIND_TEXT, GROUP_INPUT, ONLY(CMD_EVAL), AT(against), "PATH", 0, 0,
      "the reference: another model of the same vocabulary,\nscored first within the same budget"},
     {"logits-cache", 0, KIND_TEXT, GROUP_INPUT, ONLY(CMD_EVAL), AT(logits_cache), "FILE", 0, 0,
      "where the reference's logits are kept: written if it is\nnot there, else used again, also without --against\n(default: a temporary file in $TMPDIR or /var/tmp)"},
-    {"temperature", 0, KIND_REAL, GROUP_GENERATION, ONLY(CMD_RUN), AT(temperature), "T", 0, 100,
+    {"temperature", 0, KIND_REAL, GROUP_GENERATION, GENERATES, AT(temperature), "T", 0, 100,
      "0 takes the likeliest token (default 0)"},
-    {"top-k", 0, KIND_COUNT, GROUP_GENERATION, ONLY(CMD_RUN), AT(top_k), "K", 0, U32_TOP,
+    {"top-k", 0, KIND_COUNT, GROUP_GENERATION, GENERATES, AT(top_k), "K", 0, U32_TOP,
      "sample among the K likeliest; 0: off (default)"},
-    {"top-p", 0, KIND_REAL, GROUP_GENERATION, ONLY(CMD_RUN), AT(top_p), "P", 0, 1,
+    {"top-p", 0, KIND_REAL, GROUP_GENERATION, GENERATES, AT(top_p), "P", 0, 1,
      "sample among the likeliest that together reach P;\n1: off (default)"},
-    {"min-p", 0, KIND_REAL, GROUP_GENERATION, ONLY(CMD_RUN), AT(min_p), "P", 0, 1,
+    {"min-p", 0, KIND_REAL, GROUP_GENERATION, GENERATES, AT(min_p), "P", 0, 1,
      "leave out tokens below P times the likeliest one's\nprobability; 0: off (default)"},
-    {"repetition-penalty", 0, KIND_REAL, GROUP_GENERATION, ONLY(CMD_RUN), AT(repetition_penalty), "R", 0.01, 100,
+    {"repetition-penalty", 0, KIND_REAL, GROUP_GENERATION, GENERATES, AT(repetition_penalty), "R", 0.01, 100,
      "divide the logits of tokens already seen by R;\n1: off (default)"},
-    {"seed", 0, KIND_NUMBER, GROUP_GENERATION, ONLY(CMD_RUN) | ONLY(CMD_BENCH), AT(seed), "N", 0, 0,
+    {"seed", 0, KIND_NUMBER, GROUP_GENERATION, GENERATES | ONLY(CMD_BENCH), AT(seed), "N", 0, 0,
      "of the random numbers (default 0): the same seed, the\nsame text, on every machine"},
-    {"stop", 0, KIND_TEXTS, GROUP_GENERATION, ONLY(CMD_RUN), AT(stops), "TEXT", 0, 0,
+    {"stop", 0, KIND_TEXTS, GROUP_GENERATION, GENERATES, AT(stops), "TEXT", 0, 0,
      "end before this text; may be given up to 16 times"},
-    {"ignore-eos", 0, KIND_FLAG, GROUP_GENERATION, ONLY(CMD_RUN), AT(ignore_eos), NULL, 0, 0,
+    {"ignore-eos", 0, KIND_FLAG, GROUP_GENERATION, GENERATES, AT(ignore_eos), NULL, 0, 0,
      "go on after the model's end-of-text token"},
 
     {"memory", 0, KIND_SIZE, GROUP_MEMORY, PASSES | ONLY(CMD_PACK), AT(memory), "SIZE", 0, 0,
@@ -87,7 +92,7 @@ const option_row option_table[] = {
     {"memory", 0, KIND_SIZES, GROUP_MEMORY, ONLY(CMD_PLAN), AT(memories), "SIZE[,SIZE...]", 0, 0,
      "budgets to compare, as 512M,4G (default: a ladder from\nthe least to everything resident)"},
     {"context", 0, KIND_COUNT, GROUP_MEMORY, PLANS, AT(context), "N", 1, CONTEXT_TOP,
-     "tokens a session can hold (default: what the command\nneeds; plan and eval: 2048 or the model's own maximum)"},
+     "tokens a session can hold (default: what the command\nneeds; plan and eval: 2048 or the model's own maximum;\nchat: 4096 or that)"},
     {"rows", 0, KIND_COUNT, GROUP_MEMORY, PLANS, AT(rows), "N", 1, CONTEXT_TOP,
      "tokens per pass at most (default: what the budget\nallows)"},
     {"kv", 0, KIND_CHOICE, GROUP_MEMORY, PLANS, AT(kv), "f32|f16", 0, 0,
@@ -126,9 +131,9 @@ const option_row option_table[] = {
      "only the table of tensors"},
     {"brief", 0, KIND_FLAG, GROUP_OUTPUT, ONLY(CMD_INSPECT), AT(brief), NULL, 0, 0,
      "everything but the table of tensors"},
-    {"json", 0, KIND_FLAG, GROUP_OUTPUT, ALL_MODEL, AT(json), NULL, 0, 0,
+    {"json", 0, KIND_FLAG, GROUP_OUTPUT, ALL_MODEL & ~ONLY(CMD_CHAT), AT(json), NULL, 0, 0,
      "one JSON object on standard output: result and\nstatistics"},
-    {"stats", 0, KIND_FLAG, GROUP_OUTPUT, ONLY(CMD_RUN) | ONLY(CMD_LOGITS) | ONLY(CMD_EVAL), AT(stats), NULL, 0, 0,
+    {"stats", 0, KIND_FLAG, GROUP_OUTPUT, GENERATES | ONLY(CMD_LOGITS) | ONLY(CMD_EVAL), AT(stats), NULL, 0, 0,
      "where the time and the memory went, on standard error"},
     {"progress", 0, KIND_FLAG, GROUP_OUTPUT, PASSES | ONLY(CMD_PACK) | ONLY(CMD_VERIFY), AT(progress), NULL, 0, 0,
      "show progress even where standard error is no terminal"},
@@ -450,6 +455,7 @@ int options_parse(options *o, command_id id, int argc, char **argv)
                    .seconds = 3,
                    .prompt_tokens = 256};
     if (id == CMD_RUN) o->n = 128;
+    if (id == CMD_CHAT) o->n = 1024;
     bool only_operands = false;
     for (int i = 0; i < argc; i++) {
         const char *argument = argv[i];

@@ -10,6 +10,7 @@
 
 typedef enum command_id {
     CMD_RUN,
+    CMD_CHAT,
     CMD_PACK,
     CMD_PLAN,
     CMD_INSPECT,
@@ -53,6 +54,7 @@ typedef struct options {
     id_list ids;
     bool jsonl, no_special, special, plain;
     const char *messages, *tools, *variables, *template_file; /* files of a chat */
+    const char *system;
     bool no_generation_prompt;
     /* generation */
     uint32_t n;

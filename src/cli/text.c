@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 bool ids_push(id_list *list, int32_t id)
 {
@@ -92,6 +93,38 @@ int text_read_file(text_buffer *b, const char *path)
     return code;
 }
 
+int whole_file_create(whole_file *f, const char *path)
+{
+    size_t n = strlen(path) + 32;
+    f->temporary = malloc(n);
+    if (!f->temporary) return fail("out of memory");
+    snprintf(f->temporary, n, "%s.part.%ld", path, (long)getpid());
+    f->file = fopen(f->temporary, "wb");
+    return f->file ? EXIT_DONE : whole_file_failed(f);
+}
+
+int whole_file_failed(const whole_file *f)
+{
+    return fail("%s: %s", f->temporary, strerror(errno));
+}
+
+int whole_file_close(whole_file *f, const char *path, bool good)
+{
+    int code = EXIT_DONE;
+    if (f->file) {
+        bool whole = fflush(f->file) == 0 && fsync(fileno(f->file)) == 0;
+        if (!whole && (errno == EINVAL || errno == EROFS)) whole = !ferror(f->file); /* a device cannot be synced */
+        int error = errno;
+        if (fclose(f->file) != 0 && whole) whole = false, error = errno;
+        if (good && !whole) code = fail("%s: %s", f->temporary, strerror(error));
+        if (good && whole && rename(f->temporary, path) != 0) code = fail("%s: %s", path, strerror(errno));
+        if (!good || code != EXIT_DONE) unlink(f->temporary);
+    }
+    free(f->temporary);
+    *f = (whole_file){0};
+    return code;
+}
+
 int tokenize_text(const work *w, const char *text, size_t n, unsigned flags, id_list *ids)
 {
     lamina_error err;
@@ -143,7 +176,7 @@ static unsigned text_flags(const options *o)
     return (o->no_special ? (unsigned)LAMINA_NO_SPECIAL : 0) | (o->plain ? (unsigned)LAMINA_PLAIN : 0);
 }
 
-int prompt_ids(const work *w, id_list *ids)
+int prompt_ids(const work *w, id_list *ids, id_list *ends)
 {
     const options *o = w->options;
     const char *name = commands[o->command].name;
@@ -166,7 +199,7 @@ int prompt_ids(const work *w, id_list *ids)
     text_buffer text = {0};
     unsigned flags = text_flags(o);
     if (chat) {
-        code = render_messages(w, &text);
+        code = render_messages(w, &text, ends);
         flags |= LAMINA_NO_SPECIAL; /* the template has written BOS where it belongs */
     } else if (o->file) {
         code = text_read_file(&text, o->file);

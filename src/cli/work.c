@@ -14,8 +14,7 @@ static volatile sig_atomic_t signal_came;
 
 static void on_signal(int number)
 {
-    (void)number;
-    signal_came = 1;
+    signal_came = number;
     lamina_engine *engine = signalled_engine;
     if (engine) lamina_cancel(engine);
 }
@@ -38,6 +37,29 @@ static void watch_signals(lamina_engine *engine)
 bool interrupted(void)
 {
     return signal_came != 0;
+}
+
+bool terminated(void)
+{
+    return signal_came == SIGTERM;
+}
+
+void work_signals_computing(work *w)
+{
+    if (!terminated()) signal_came = 0;
+    lamina_cancel_clear(w->engine);
+    watch_signals(w->engine);
+}
+
+void work_signals_waiting(work *w)
+{
+    struct sigaction action = {.sa_handler = on_signal}; /* stays, and interrupts a read */
+    signalled_engine = NULL;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    lamina_cancel_clear(w->engine);
+    if (!terminated()) signal_came = 0;
 }
 
 static lamina_options library_options(work *w, unsigned flags)

@@ -19,8 +19,8 @@ import unittest
 import tiny_model
 
 LAMINA = os.path.abspath(sys.argv.pop(1)) if len(sys.argv) > 1 else "build/lamina"
-COMMANDS = ("run", "pack", "plan", "inspect", "verify", "logits", "tokenize", "detokenize", "template", "eval", "bench",
-            "families", "completion", "help")
+COMMANDS = ("run", "chat", "pack", "plan", "inspect", "verify", "logits", "tokenize", "detokenize", "template", "eval",
+            "bench", "families", "completion", "help")
 MEMORY = "256M"
 
 
