@@ -73,20 +73,21 @@ static bool ends_block(const text_buffer *turn)
     return turn->n >= 3 && !memcmp(turn->data + turn->n - 3, "\"\"\"", 3);
 }
 
-/* The lines of """ ... """, the first of which is there already. The end of input ends it too. */
+/* The lines of """ ... """, the first of which is there already; line breaks beside the quotes are no part of it. The
+ * end of input ends it too. */
 static line_end read_block(chat *h, text_buffer *turn)
 {
     memmove(turn->data, turn->data + 3, turn->n -= 3);
-    while (!ends_block(turn)) {
-        if (!text_append(turn, "\n", 1)) return LINE_WRONG;
+    for (bool begun = turn->n > 0; !ends_block(turn); begun = true) {
+        if (begun && !text_append(turn, "\n", 1)) return LINE_WRONG;
         show_prompt(h, ". ");
         line_end end = read_line(h, turn);
-        if (end == LINE_END) return LINE_READ;
+        if (end == LINE_END) break;
         if (end != LINE_READ) return end;
     }
-    turn->n -= 3;
+    if (ends_block(turn)) turn->n -= 3;
+    if (turn->n && turn->data[turn->n - 1] == '\n') turn->n--;
     turn->data[turn->n] = '\0';
-    if (turn->n && turn->data[turn->n - 1] == '\n') turn->data[--turn->n] = '\0';
     return LINE_READ;
 }
 
@@ -163,7 +164,7 @@ static int conclude(chat *h, const generation *g, size_t kept, bool again)
 {
     bool stopped = !strcmp(g->finish_reason, "interrupted");
     if (!g->reader_gone && (g->ids.n || h->interactive)) putchar('\n');
-    int code = finish_stdout();
+    int code = g->reader_gone ? EXIT_DONE : finish_stdout();
     if (code == EXIT_DONE && g->ids.n) {
         code = conversation_answer(&h->c, g->text.data ? g->text.data : "", g->text.n);
     } else if (code == EXIT_DONE) {
