@@ -152,7 +152,9 @@ int chat_ends(const work *w, const chat_files *f, id_list *ends)
         lamina_status status = chat_render(w, f, probes[i], false, &text, &err);
         if (status == LAMINA_OK)
             code = end_after_probe(w, &text, &end);
-        else if (status == LAMINA_E_UNSUPPORTED || status == LAMINA_E_MEMORY)
+        else if (status == LAMINA_E_UNSUPPORTED)
+            code = fail("%s; --template FILE gives one", err.text);
+        else if (status == LAMINA_E_MEMORY)
             code = fail_error(&err);
         text_free(&text);
     }
