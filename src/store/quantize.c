@@ -1,0 +1,123 @@
+/* Owns the quantisers' faces: which types there are, how blocks are laid side by side for the search (quantize_fit.c), and
+ * what a choice costs. A type is a row of a table.
+ *
+ * Promises that every value that was accepted comes back finite, that a block of zeros stays zero, and that the same
+ * input gives the same bytes everywhere. */
+#include "store/quantize.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "store/quantize_format.h"
+
+enum { BLOCK_ELEMENTS_MAX = 256 };
+
+static const block_format formats[DT_WEIGHTS] = {
+    [DT_Q8_0] = {DT_Q8_0, {-127, 127, false}, 65504.0f * 127, 32, write_symmetric, read_symmetric},
+    [DT_Q4_0] = {DT_Q4_0, {-8, 7, false}, 65504.0f * 7, 32, write_symmetric, read_symmetric},
+    [DT_Q4_1] = {DT_Q4_1, {0, 15, false}, 65504.0f, 32, write_affine, read_affine},
+};
+
+bool quantize_can(dtype to)
+{
+    return (unsigned)to < DT_WEIGHTS && formats[to].n;
+}
+
+static bool row_fits(const float *x, uint64_t n, float most)
+{
+    uint32_t bad = 0;
+    for (uint64_t i = 0; i < n; i++) bad |= fabsf(x[i]) <= most ? 0 : 1; /* NaN is not */
+    return !bad;
+}
+
+/* A power of two that brings the greatest of w to [1, 2), so that no product of a weight leaves f32's range; 0: there is
+ * none greater than 0, or not all are numbers. */
+static float weight_scale(const float *w, uint32_t n)
+{
+    union {
+        float f;
+        uint32_t u;
+    } x = {0};
+    for (uint32_t i = 0; i < n; i++) {
+        if (!(w[i] >= 0 && w[i] < INFINITY)) return 0;
+        x.f = w[i] > x.f ? w[i] : x.f;
+    }
+    uint32_t exponent = x.u >> 23;
+    if (x.f == 0) return 0;
+    x.u = exponent < 254 ? (254 - (exponent ? exponent : 1)) << 23 : UINT32_C(1) << 22;
+    return x.f;
+}
+
+/* Lays `n` blocks from x side by side; lanes beyond are zero. */
+static void fill(tile *t, uint32_t n, const float *x, const float *importance)
+{
+    float scale = importance ? weight_scale(importance, t->n * n) : 0;
+    if (n < LANES) memset(t->x, 0, sizeof t->x);
+    for (uint32_t b = 0; b < n; b++) {
+        for (uint32_t i = 0; i < t->n; i++) {
+            t->x[i][b] = x[b * t->n + i];
+            t->w[i][b] = scale > 0 ? importance[b * t->n + i] * scale : 1.0f;
+        }
+    }
+}
+
+static void write_row(dtype to, const float *x, uint64_t cols, const float *importance, uint8_t *out)
+{
+    const block_format *f = &formats[to];
+    uint32_t elements = dtype_table[to].block_elements, bytes = dtype_table[to].block_bytes;
+    tile t[2] = {{.n = f->n}, {.n = f->n}};
+    if (elements > f->n) { /* a super-block at a time */
+        uint32_t part = LANES * f->n;
+        for (uint64_t at = 0; at < cols; at += elements, out += bytes) {
+            for (uint32_t i = 0; i * part < elements; i++)
+                fill(&t[i], LANES, x + at + i * part, importance ? importance + at + i * part : NULL);
+            f->write(f, t, 1, out);
+        }
+        return;
+    }
+    for (uint64_t at = 0; at < cols;) {
+        uint64_t left = (cols - at) / elements;
+        uint32_t n = left < LANES ? (uint32_t)left : LANES;
+        fill(t, n, x + at, importance ? importance + at : NULL);
+        f->write(f, t, n, out);
+        at += (uint64_t)n * elements;
+        out += (size_t)n * bytes;
+    }
+}
+
+uint64_t quantize_rows(dtype to, const float *x, uint64_t rows, uint64_t cols, const float *importance, void *out)
+{
+    uint64_t row_bytes = dtype_row_bytes(to, cols);
+    for (uint64_t r = 0; r < rows; r++) {
+        if (!row_fits(x + r * cols, cols, formats[to].most)) return r;
+        write_row(to, x + r * cols, cols, importance, (uint8_t *)out + r * row_bytes);
+    }
+    return rows;
+}
+
+void quantize_widen(dtype from, const void *row, uint64_t cols, float *x)
+{
+    uint32_t elements = dtype_table[from].block_elements, bytes = dtype_table[from].block_bytes;
+    const uint8_t *block = row;
+    for (uint64_t at = 0; at < cols; at += elements, block += bytes) formats[from].read(&formats[from], block, x + at);
+}
+
+uint64_t quantize_error(dtype to, const float *x, uint64_t rows, uint64_t cols, const float *importance, void *row,
+                        quantize_cost *cost)
+{
+    uint32_t elements = dtype_table[to].block_elements, bytes = dtype_table[to].block_bytes;
+    for (uint64_t r = 0; r < rows; r++, x += cols) {
+        if (quantize_rows(to, x, 1, cols, importance, row) == 0) return r;
+        const uint8_t *block = row;
+        for (uint64_t at = 0; at < cols; at += elements, block += bytes) {
+            float back[BLOCK_ELEMENTS_MAX];
+            formats[to].read(&formats[to], block, back);
+            for (uint32_t i = 0; i < elements; i++) {
+                double w = importance ? (double)importance[at + i] : 1.0, e = (double)x[at + i] - (double)back[i];
+                cost->error += w * e * e;
+                cost->power += w * (double)x[at + i] * (double)x[at + i];
+            }
+        }
+    }
+    return rows;
+}

@@ -1,0 +1,199 @@
+/* Owns the bits of the block formats: what the search found into blocks, and back. The formats are those of GGUF (ggml's
+ * block_q4_K and its like) and NF4; base/dtype.h says where each bit lies. */
+#include <string.h>
+
+#include "store/quantize_format.h"
+
+enum { SUPER = 256 };
+
+static void put_f16(uint8_t *out, float x)
+{
+    uint16_t h = f16_from_f32(x);
+    out[0] = (uint8_t)(h & 255);
+    out[1] = (uint8_t)(h >> 8);
+}
+
+static float get_f16(const uint8_t *in)
+{
+    return f16_to_f32((uint16_t)(in[0] | in[1] << 8));
+}
+
+/* ---- 32 elements with a scale ------------------------------------------------------------------------------------- */
+
+/* Levels of a block, less the lowest: nibbles as Q4_0, then a fifth bit each where there is one. */
+static void put_nibbles(uint8_t q[BLOCK_MAX][LANES], uint32_t lane, bool fifth, uint8_t *out)
+{
+    uint32_t high = 0;
+    for (uint32_t i = 0; i < 32; i++) high |= (uint32_t)(q[i][lane] >> 4 & 1) << i;
+    if (fifth)
+        for (int i = 0; i < 4; i++) *out++ = (uint8_t)(high >> 8 * i);
+    for (uint32_t i = 0; i < 16; i++) out[i] = (uint8_t)((q[i][lane] & 15) | q[i + 16][lane] << 4);
+}
+
+static uint32_t get_nibble(const uint8_t *in, bool fifth, uint32_t i)
+{
+    const uint8_t *nibbles = fifth ? in + 4 : in;
+    uint32_t q = nibbles[i % 16] >> (i / 16 * 4) & 15;
+    return fifth ? q | (uint32_t)(in[i / 8] >> i % 8 & 1) << 4 : q;
+}
+
+void write_symmetric(const block_format *f, const tile *t, uint32_t n_blocks, uint8_t *out)
+{
+    grid g;
+    uint8_t q[BLOCK_MAX][LANES];
+    fit_scales(t, f->of, false, &g);
+    fit_levels(t, &g, f->of, q);
+    for (uint32_t b = 0; b < n_blocks; b++, out += dtype_table[f->type].block_bytes) {
+        put_f16(out, g.scale[b]);
+        if (f->of.high > 100) {
+            for (uint32_t i = 0; i < 32; i++) out[2 + i] = (uint8_t)(q[i][b] + (int)f->of.low);
+        } else {
+            put_nibbles(q, b, f->of.high > 8, out + 2);
+        }
+    }
+}
+
+void read_symmetric(const block_format *f, const uint8_t *block, float *x)
+{
+    float d = get_f16(block);
+    for (uint32_t i = 0; i < 32; i++) {
+        float q = f->of.high > 100 ? (float)(int8_t)block[2 + i]
+                                   : (float)get_nibble(block + 2, f->of.high > 8, i) + f->of.low;
+        x[i] = d * q;
+    }
+}
+
+void write_affine(const block_format *f, const tile *t, uint32_t n_blocks, uint8_t *out)
+{
+    grid g;
+    uint8_t q[BLOCK_MAX][LANES];
+    fit_scales(t, f->of, true, &g);
+    fit_levels(t, &g, f->of, q);
+    for (uint32_t b = 0; b < n_blocks; b++, out += dtype_table[f->type].block_bytes) {
+        put_f16(out, g.scale[b]);
+        put_f16(out + 2, -g.minus[b]);
+        put_nibbles(q, b, f->of.high > 15, out + 4);
+    }
+}
+
+void read_affine(const block_format *f, const uint8_t *block, float *x)
+{
+    float d = get_f16(block), m = get_f16(block + 2);
+    for (uint32_t i = 0; i < 32; i++) x[i] = d * (float)get_nibble(block + 4, f->of.high > 15, i) + m;
+}
+
+/* ---- super-blocks of 256 ------------------------------------------------------------------------------------------ */
+
+/* Scales and minimums of Q4_K, Q5_K: of the first four sub-blocks six bits each in a byte of their own, of the last four
+ * the low four bits in a byte for both, the upper two above the first four's. */
+static void put_multiples(const super *s, uint8_t out[12])
+{
+    memset(out, 0, 12);
+    for (int i = 0; i < 4; i++) {
+        int a = (int)s->scale[0][i], b = (int)s->minus[0][i], c = (int)s->scale[0][i + 4], d = (int)s->minus[0][i + 4];
+        out[i] = (uint8_t)(a | c >> 4 << 6);
+        out[i + 4] = (uint8_t)(b | d >> 4 << 6);
+        out[i + 8] = (uint8_t)((c & 15) | (d & 15) << 4);
+    }
+}
+
+static void get_multiples(const uint8_t in[12], super *s)
+{
+    for (int i = 0; i < 4; i++) {
+        s->scale[0][i] = (float)(in[i] & 63);
+        s->minus[0][i] = (float)(in[i + 4] & 63);
+        s->scale[0][i + 4] = (float)((in[i + 8] & 15) | in[i] >> 6 << 4);
+        s->minus[0][i + 4] = (float)(in[i + 8] >> 4 | in[i + 4] >> 6 << 4);
+    }
+}
+
+void write_super_affine(const block_format *f, const tile *t, uint32_t n_blocks, uint8_t *out)
+{
+    super s;
+    grid g;
+    uint8_t q[BLOCK_MAX][LANES];
+    (void)n_blocks;
+    fit_super_affine(t, f->of, &s);
+    fit_super_grid(&s, 0, &g);
+    fit_levels(t, &g, f->of, q);
+    memset(out, 0, dtype_table[f->type].block_bytes);
+    put_f16(out, s.d);
+    put_f16(out + 2, s.m);
+    put_multiples(&s, out + 4);
+    uint8_t *high = out + 16, *low = f->of.high > 15 ? out + 48 : out + 16;
+    for (uint32_t i = 0; i < SUPER; i++) {
+        uint8_t level = q[i % 32][i / 32];
+        low[32 * (i / 64) + i % 32] |= (uint8_t)((level & 15) << (i / 32 % 2 * 4));
+        if (level > 15) high[i % 32] |= (uint8_t)(1 << i / 32);
+    }
+}
+
+void read_super_affine(const block_format *f, const uint8_t *block, float *x)
+{
+    super s;
+    grid g;
+    s.d = get_f16(block);
+    s.m = get_f16(block + 2);
+    get_multiples(block + 4, &s);
+    fit_super_grid(&s, 0, &g);
+    bool fifth = f->of.high > 15;
+    const uint8_t *high = block + 16, *low = fifth ? block + 48 : block + 16;
+    for (uint32_t i = 0; i < SUPER; i++) {
+        uint32_t level = low[32 * (i / 64) + i % 32] >> (i / 32 % 2 * 4) & 15;
+        if (fifth) level |= (uint32_t)(high[i % 32] >> i / 32 & 1) << 4;
+        x[i] = g.scale[i / 32] * (float)level - g.minus[i / 32];
+    }
+}
+
+void write_q6_k(const block_format *f, const tile *t, uint32_t n_blocks, uint8_t *out)
+{
+    super s;
+    grid g;
+    uint8_t q[2][BLOCK_MAX][LANES], *low = out, *high = out + 128, *scales = out + 192;
+    (void)n_blocks;
+    fit_super_symmetric(t, f->of, &s);
+    memset(out, 0, dtype_table[f->type].block_bytes);
+    put_f16(out + 208, s.d);
+    for (int i = 0; i < 2; i++) {
+        fit_super_grid(&s, i, &g);
+        fit_levels(&t[i], &g, f->of, q[i]);
+        for (int l = 0; l < LANES; l++) scales[i * LANES + l] = (uint8_t)(int)s.scale[i][l];
+    }
+    for (uint32_t i = 0; i < SUPER; i++) {
+        uint8_t level = q[i / 128][i % 16][i / 16 % 8];
+        low[64 * (i / 128) + i % 64] |= (uint8_t)((level & 15) << (i / 64 % 2 * 4));
+        high[32 * (i / 128) + i % 32] |= (uint8_t)(level >> 4 << (i / 32 % 4 * 2));
+    }
+}
+
+void read_q6_k(const block_format *f, const uint8_t *block, float *x)
+{
+    const uint8_t *low = block, *high = block + 128, *scales = block + 192;
+    float d = get_f16(block + 208);
+    for (uint32_t i = 0; i < SUPER; i++) {
+        uint32_t level = (uint32_t)(low[64 * (i / 128) + i % 64] >> (i / 64 % 2 * 4) & 15) |
+                         (uint32_t)(high[32 * (i / 128) + i % 32] >> (i / 32 % 4 * 2) & 3) << 4;
+        x[i] = d * (float)(int8_t)scales[i / 16] * ((float)level + f->of.low);
+    }
+}
+
+/* ---- NF4 ---------------------------------------------------------------------------------------------------------- */
+
+void write_nf4(const block_format *f, const tile *t, uint32_t n_blocks, uint8_t *out)
+{
+    grid g;
+    uint8_t q[BLOCK_MAX][LANES];
+    fit_scales(t, f->of, false, &g);
+    fit_levels(t, &g, f->of, q);
+    for (uint32_t b = 0; b < n_blocks; b++, out += dtype_table[f->type].block_bytes) {
+        put_f16(out, g.scale[b]);
+        for (uint32_t i = 0; i < 32; i++) out[2 + i] = (uint8_t)(q[2 * i][b] << 4 | q[2 * i + 1][b]);
+    }
+}
+
+void read_nf4(const block_format *f, const uint8_t *block, float *x)
+{
+    float d = get_f16(block);
+    (void)f;
+    for (uint32_t i = 0; i < 64; i++) x[i] = d * nf4_levels[block[2 + i / 2] >> (i % 2 ? 0 : 4) & 15];
+}

@@ -1,0 +1,44 @@
+/* The search behind the block quantisers: LANES blocks side by side, one in each lane, so that no sum crosses lanes and
+ * plain loops become vector instructions of any width with the same bits. */
+#ifndef LAMINA_STORE_QUANTIZE_FIT_H
+#define LAMINA_STORE_QUANTIZE_FIT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { LANES = 8, BLOCK_MAX = 64 };
+
+typedef struct tile {
+    uint32_t n;                                     /* elements of a block, at most BLOCK_MAX */
+    float x[BLOCK_MAX][LANES], w[BLOCK_MAX][LANES]; /* w: what an error costs */
+} tile;
+
+/* Of each lane: value = scale * level - minus, level a whole number of [low, high]. */
+typedef struct grid {
+    float scale[LANES], minus[LANES];
+} grid;
+
+typedef struct levels {
+    float low, high;
+    bool nf4; /* the sixteen levels of NF4 instead, of -1 .. 1 */
+} levels;
+
+/* The nearest levels, less `low`. */
+void fit_levels(const tile *t, const grid *g, levels of, uint8_t q[BLOCK_MAX][LANES]);
+
+/* The best grids found for each lane alone, scale and minus f16 numbers. affine: minus >= 0 is free, low must be 0.
+ * Otherwise minus is 0 and the scale may be negative. */
+void fit_scales(const tile *t, levels of, bool affine, grid *best);
+
+extern const float nf4_levels[16];
+
+/* Super-blocks: `n` tiles whose scales (and minuses) are whole multiples of d (and m), f16 numbers. */
+typedef struct super {
+    float d, m;
+    float scale[2][LANES], minus[2][LANES]; /* the multiples */
+} super;
+void fit_super_grid(const super *s, int tile_index, grid *g);
+void fit_super_affine(const tile *t, levels of, super *out);    /* one tile; multiples 0 .. 63 */
+void fit_super_symmetric(const tile *t, levels of, super *out); /* two tiles; multiples -128 .. 127 */
+
+#endif
