@@ -78,6 +78,7 @@ typedef enum lamina_kv { LAMINA_KV_F32 = 0, LAMINA_KV_F16 } lamina_kv;
 
 typedef enum lamina_phase {
     LAMINA_PHASE_PACK,   /* unit: the file being written; done, total: bytes */
+    LAMINA_PHASE_SURVEY, /* before packing by a dtype: unit: the tensor being read; done, total: bytes */
     LAMINA_PHASE_VERIFY, /* unit: the file being read */
     LAMINA_PHASE_PASS    /* unit: the layer; done, total: units of the pass; sent once a layer */
 } lamina_phase;
@@ -329,12 +330,34 @@ LAMINA_API void lamina_text_free(const lamina_engine *engine, char *text); /* NU
 typedef struct lamina_pack_options {
     bool delete_original; /* remove each source file once all that came from it has been verified */
     uint64_t memory;      /* bytes of buffers; 0: 64 MiB */
+    /* What becomes of the weights' types; NULL: every tensor is copied bit for bit.
+     *   "packed"    bf16, f16 and f32 that is widened from these, without loss in fewer bytes, where that is less
+     *   "original"  what was packed as it was before, byte for byte */
+    const char *dtype;
 } lamina_pack_options;
+
+enum { LAMINA_PACK_CHANGES = 16, LAMINA_PACK_WORST = 8 };
+
+typedef struct lamina_pack_change { /* tensors that came from one type and became one other, or the same */
+    const char *from, *to;          /* static */
+    uint32_t tensors;
+    uint64_t bytes_before, bytes_after;
+} lamina_pack_change;
+
+typedef struct lamina_pack_tensor {
+    char name[160]; /* cut where it is longer */
+    const char *from, *to;
+    uint64_t bytes_before, bytes_after;
+} lamina_pack_tensor;
 
 typedef struct lamina_pack_info {
     uint64_t bytes_written, bytes_reused; /* reused: whole files found from an earlier, interrupted run */
     uint32_t files;
     double seconds;
+    uint64_t bytes_before, bytes_after;              /* of all tensors, in the source and in the store */
+    uint32_t n_changes, n_worst;                     /* n_changes 0: all was copied */
+    lamina_pack_change changes[LAMINA_PACK_CHANGES]; /* by bytes, the most first; what has no room is left out */
+    lamina_pack_tensor worst[LAMINA_PACK_WORST];     /* of what was packed: the least gained first */
 } lamina_pack_info;
 
 /* Writes the opened model as a store (a folder). Resumes what an earlier run left. options, info may be NULL. */

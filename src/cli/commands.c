@@ -36,7 +36,11 @@ const command commands[CMD_COUNT] = {
     [CMD_PACK] = {"pack", "MODEL", "split a checkpoint into a store: one file per layer, checksummed",
         "The store is a folder that is read at the disk's speed and verified at any time.\n"
         "An interrupted run is resumed by the same command and does nothing twice. The\n"
-        "original stays unless --delete-original is given.",
+        "original stays unless --delete-original is given.\n"
+        "Weights are copied bit for bit. With --dtype packed those of half precision take\n"
+        "about 0.71 of the bytes (bf16) or 0.89 (f16) and compute the same bits; each row is\n"
+        "decoded again and compared before it is written. --dtype original makes a store\n"
+        "of the first kind from one of the second.",
         pack_command},
     [CMD_PLAN] = {"plan", "MODEL", "what a memory budget buys",
         "Every term of the plan: what is resident, what each pass reads, and the predicted\n"

@@ -182,9 +182,11 @@ bool progress_show(void *progress, const lamina_progress *now)
                  left >= 0 ? human_seconds(left).text : "");
     else
         snprintf(line + at, sizeof line - at, "%s %.80s  %.0f %% of %s  %s%s%s",
-                 now->phase == LAMINA_PHASE_PACK ? "packing" : "verifying", now->unit ? now->unit : "", 100 * fraction,
-                 human_bytes(now->total).text, human_rate(rate).text, left >= 0 ? "  left " : "",
-                 left >= 0 ? human_seconds(left).text : "");
+                 now->phase == LAMINA_PHASE_PACK     ? "packing"
+                 : now->phase == LAMINA_PHASE_SURVEY ? "surveying"
+                                                     : "verifying",
+                 now->unit ? now->unit : "", 100 * fraction, human_bytes(now->total).text, human_rate(rate).text,
+                 left >= 0 ? "  left " : "", left >= 0 ? human_seconds(left).text : "");
     progress_draw(p, line);
     return true;
 }

@@ -2,6 +2,8 @@
  * budget's share for buffers, and what is said. */
 #include "cli.h"
 
+#include <string.h>
+
 static const uint64_t mebibyte = 1u << 20;
 
 /* Of --memory, what is left for buffers when the process and its directory of tensors are counted. */
@@ -20,6 +22,63 @@ static int buffer_share(const work *w, uint64_t *buffers)
     return EXIT_DONE;
 }
 
+static double ratio(uint64_t after, uint64_t before)
+{
+    return before ? (double)after / (double)before : 1;
+}
+
+static json_t *json_of_changes(const lamina_pack_info *info)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < info->n_changes; i++) {
+        const lamina_pack_change *c = &info->changes[i];
+        json_t *object = json_object();
+        json_set_text(object, "from", c->from);
+        json_set_text(object, "to", c->to);
+        json_set_bytes(object, "tensors", c->tensors);
+        json_set_bytes(object, "bytes_before", c->bytes_before);
+        json_set_bytes(object, "bytes_after", c->bytes_after);
+        json_array_append_new(list, object);
+    }
+    return list;
+}
+
+static json_t *json_of_worst(const lamina_pack_info *info)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < info->n_worst; i++) {
+        const lamina_pack_tensor *t = &info->worst[i];
+        json_t *object = json_object();
+        json_set_text(object, "name", t->name);
+        json_set_text(object, "from", t->from);
+        json_set_text(object, "to", t->to);
+        json_set_bytes(object, "bytes_before", t->bytes_before);
+        json_set_bytes(object, "bytes_after", t->bytes_after);
+        json_array_append_new(list, object);
+    }
+    return list;
+}
+
+/* What became of the types. */
+static void print_changes(const lamina_pack_info *info)
+{
+    if (!info->n_changes) return;
+    for (uint32_t i = 0; i < info->n_changes; i++) {
+        const lamina_pack_change *c = &info->changes[i];
+        if (!strcmp(c->from, c->to))
+            printf("  %-29s", c->from);
+        else
+            printf("  %-12s -> %-13s", c->from, c->to);
+        printf("  %6u tensors  %10s -> %10s  %.3f\n", c->tensors, human_bytes(c->bytes_before).text,
+               human_bytes(c->bytes_after).text, ratio(c->bytes_after, c->bytes_before));
+    }
+    printf("  %-29s  %14s  %10s -> %10s  %.3f\n", "in all", "", human_bytes(info->bytes_before).text,
+           human_bytes(info->bytes_after).text, ratio(info->bytes_after, info->bytes_before));
+    for (uint32_t i = 0; i < info->n_worst && i < 3; i++)
+        printf("  %s %s  %.3f\n", i ? "            " : "least gained", info->worst[i].name,
+               ratio(info->worst[i].bytes_after, info->worst[i].bytes_before));
+}
+
 static int report(const work *w, const lamina_pack_info *info)
 {
     lamina_stats stats = {0};
@@ -34,6 +93,10 @@ static int report(const work *w, const lamina_pack_info *info)
         json_set_bytes(object, "bytes_reused", info->bytes_reused);
         json_set_real(object, "seconds", info->seconds);
         json_set_real(object, "bytes_per_s", rate);
+        json_set_bytes(object, "tensor_bytes_before", info->bytes_before);
+        json_set_bytes(object, "tensor_bytes_after", info->bytes_after);
+        json_object_set_new(object, "changes", json_of_changes(info));
+        json_object_set_new(object, "worst", json_of_worst(info));
         if (w->engine) json_set_bytes(object, "peak_rss_bytes", stats.peak_rss_bytes);
         return json_print(object);
     }
@@ -41,6 +104,7 @@ static int report(const work *w, const lamina_pack_info *info)
            human_bytes(info->bytes_written).text, human_seconds(info->seconds).text, human_rate(rate).text);
     if (info->bytes_reused) printf(", %s found from an earlier run", human_bytes(info->bytes_reused).text);
     printf("\n");
+    print_changes(info);
     return finish_stdout();
 }
 
@@ -50,7 +114,7 @@ int pack_command(const options *o)
     work w;
     lamina_error err;
     lamina_pack_info info = {0};
-    lamina_pack_options pack = {.delete_original = o->delete_original};
+    lamina_pack_options pack = {.delete_original = o->delete_original, .dtype = o->dtype};
     int code = work_open_or_resume(&w, o, &pack, &info);
     if (code == EXIT_DONE && w.engine) code = buffer_share(&w, &pack.memory);
     if (code == EXIT_DONE && w.engine) {

@@ -23,6 +23,7 @@ typedef struct tensor {
     uint32_t file;                   /* index into files; no weights (CHECKPOINT_CONFIG): 0 of 0 files */
     uint64_t offset, bytes;          /* in the file; checked to lie inside it, not overlapping others (but: shares) */
     uint64_t row_bytes;              /* of packed types, whose rows say themselves how long they are; else 0 */
+    dtype of;                        /* of packed types: what was packed, DT_BF16, DT_F16, or DT_F32 of such values */
     uint32_t foreign_type;           /* DT_OTHER: the number or 0 */
     const char *foreign_name;        /* DT_OTHER: what the file calls the type, for errors; may be NULL */
 } tensor;

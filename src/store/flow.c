@@ -9,18 +9,20 @@
  * first, since it frees slots. Everything moves past the page cache where the file system can, so that packing a
  * large model evicts nobody's memory and a sync at the end of a file finds nothing left to do but metadata. Blocks of
  * the destination begin at multiples of the block's size; what they are made of lies anywhere in the sources, so it is
- * read into a thread's own aligned buffer and copied from there; fill() is also where a change of the bytes on their
- * way belongs. The thread that writes a file's last block finishes the file: exact size, sync, rename, journal. */
+ * read into a thread's own aligned buffer and copied from there; fill() is also where bytes change on their way, see
+ * recode.h. The thread that writes a file's last block finishes the file: exact size, sync, rename, journal. */
 #include "store/flow.h"
 
-#include <errno.h>
 #include <string.h>
 #include <time.h>
 
 #define XXH_STATIC_LINKING_ONLY /* the size of a hash's state */
 #include <xxhash.h>
 
-enum { SLOTS = 12, PAGE = 4096, LARGEST_BLOCK = 4 << 20 };
+#include "store/recode.h"
+#include "store/sources.h"
+
+enum { SLOTS = 12, PAGE = SOURCE_PAGE, LARGEST_BLOCK = 4 << 20 };
 
 typedef enum slot_state { SLOT_FREE, SLOT_FILLING, SLOT_FULL, SLOT_READY, SLOT_DRAINING } slot_state;
 
@@ -41,17 +43,12 @@ typedef struct moving { /* a file under way */
     bool ready;    /* open: threads may claim its blocks */
 } moving;
 
-typedef struct source_file {
-    os_file file;
-    bool open;
-} source_file;
-
 struct flow {
     const store_job *job;
     image *im;
     journal *j;
-    size_t block;
-    uint8_t *buffers; /* [(SLOTS + FLOW_THREADS) * block, and two pages for each thread] */
+    size_t block, scratch;
+    uint8_t *buffers; /* [(SLOTS + FLOW_THREADS) * block, and two pages and scratch for each thread] */
     size_t buffers_bytes;
     double began, reported;
     uint64_t moved[2]; /* by mode: hashed so far, all runs */
@@ -60,8 +57,8 @@ struct flow {
     flow_mode mode;
     const uint32_t *files;
     size_t n_files;
-    moving *moving;       /* [n_files] */
-    source_file *sources; /* [im->n_sources] */
+    moving *moving; /* [n_files] */
+    sources sources;
     pthread_mutex_t lock;
     pthread_cond_t changed;
     slot slots[SLOTS];
@@ -77,31 +74,50 @@ struct flow {
 typedef struct worker {
     flow *f;
     uint8_t *bounce; /* [block + two pages] */
+    recoder recoder;
     pthread_t thread;
 } worker;
+
+/* Blocks hold whole rows of what is recoded, so that these can be read; the longest decides the least. */
+static lamina_status divide(flow *f, uint64_t buffers, lamina_error *err)
+{
+    uint64_t row, own = (recoder_bytes(f->im, &row) + PAGE - 1) / PAGE * PAGE + 2 * PAGE;
+    uint64_t least = FLOW_THREADS * own + (SLOTS + FLOW_THREADS) * ((row + PAGE - 1) / PAGE * PAGE);
+    if (least < FLOW_LEAST_MEMORY) least = FLOW_LEAST_MEMORY;
+    if (buffers < least)
+        return error_set(err, LAMINA_E_BUDGET, "memory: %llu bytes of buffers, packing needs at least %llu",
+                         (unsigned long long)buffers, (unsigned long long)least);
+    uint64_t block = (buffers - FLOW_THREADS * own) / (SLOTS + FLOW_THREADS) / PAGE * PAGE;
+    if (block > LARGEST_BLOCK && row <= LARGEST_BLOCK) block = LARGEST_BLOCK;
+    f->block = (size_t)block;
+    f->scratch = (size_t)own - 2 * PAGE;
+    f->buffers_bytes = (size_t)((SLOTS + FLOW_THREADS) * block + FLOW_THREADS * own);
+    return LAMINA_OK;
+}
+
+static lamina_status reserve(flow *f, uint64_t buffers, lamina_error *err)
+{
+    TRY(divide(f, buffers, err));
+    f->buffers = mem_pages(f->job->m, MEM_OTHER, f->buffers_bytes, err);
+    f->hash = f->buffers ? mem_alloc(f->job->m, MEM_OTHER, sizeof *f->hash, err) : NULL;
+    if (!f->hash) return NO_MEMORY(err);
+    for (size_t i = 0; i < SLOTS; i++) f->slots[i].data = f->buffers + i * f->block;
+    return LAMINA_OK;
+}
 
 lamina_status flow_new(const store_job *job, uint64_t buffers, image *im, journal *j, flow **out, lamina_error *err)
 {
     *out = NULL;
-    if (buffers == 0) buffers = 64 << 20;
-    if (buffers < FLOW_LEAST_MEMORY)
-        return error_set(err, LAMINA_E_BUDGET, "memory: %llu bytes of buffers, packing needs at least %d",
-                         (unsigned long long)buffers, (int)FLOW_LEAST_MEMORY);
     flow *f = mem_alloc(job->m, MEM_OTHER, sizeof *f, err);
     if (!f) return NO_MEMORY(err);
     f->job = job;
     f->im = im;
     f->j = j;
-    uint64_t block = (buffers - 2 * PAGE * FLOW_THREADS) / (SLOTS + FLOW_THREADS) / PAGE * PAGE;
-    f->block = block < LARGEST_BLOCK ? (size_t)block : LARGEST_BLOCK;
-    f->buffers_bytes = (SLOTS + FLOW_THREADS) * f->block + (size_t)(2 * PAGE * FLOW_THREADS);
-    f->buffers = mem_pages(job->m, MEM_OTHER, f->buffers_bytes, err);
-    f->hash = f->buffers ? mem_alloc(job->m, MEM_OTHER, sizeof *f->hash, err) : NULL;
-    if (!f->hash) {
+    lamina_status status = reserve(f, buffers ? buffers : FLOW_MEMORY, err);
+    if (status != LAMINA_OK) {
         flow_free(f);
-        return NO_MEMORY(err);
+        return status;
     }
-    for (size_t i = 0; i < SLOTS; i++) f->slots[i].data = f->buffers + i * f->block;
     f->began = os_seconds();
     *out = f;
     return LAMINA_OK;
@@ -123,48 +139,6 @@ uint64_t flow_bytes(const flow *f, flow_mode mode)
 
 /* ---- reading ------------------------------------------------------------------------------------------------- */
 
-/* Reads [offset, offset + bytes) into `to`, through the aligned bounce buffer when the file is direct. */
-static lamina_status read_piece(const os_file *file, const char *name, uint64_t offset, uint8_t *to, size_t bytes,
-                                uint8_t *bounce, lamina_error *err)
-{
-    if (!file->direct) {
-        TRY(os_read_at(file, name, offset, to, bytes, err));
-        os_drop_cache(file, offset, bytes);
-        return LAMINA_OK;
-    }
-    uint64_t from = offset / PAGE * PAGE;
-    size_t need = (size_t)(offset - from) + bytes, ask = (need + PAGE - 1) / PAGE * PAGE, have = 0;
-    bool straight = from == offset && (uintptr_t)to % PAGE == 0 && ask == bytes;
-    uint8_t *at = straight ? to : bounce;
-    while (have < need) {
-        int64_t n = os_pread(file, at + have, ask - have, from + have);
-        char reason[128];
-        if (n < 0)
-            return error_set(err, LAMINA_E_IO, "%s: reading at offset %llu: %s", name,
-                             (unsigned long long)(from + have), os_error_text((int)-n, reason, sizeof reason));
-        if (n == 0 || (have + (size_t)n < need && n % PAGE))
-            return error_set(err, LAMINA_E_IO, "%s: ends at %llu, before the %zu bytes at %llu", name,
-                             (unsigned long long)(from + have + (uint64_t)n), bytes, (unsigned long long)offset);
-        have += (size_t)n;
-    }
-    if (!straight) memcpy(to, bounce + (offset - from), bytes);
-    return LAMINA_OK;
-}
-
-static lamina_status source_open(flow *f, uint32_t index, const os_file **out, lamina_error *err)
-{
-    source_file *s = &f->sources[index];
-    lamina_status status = LAMINA_OK;
-    pthread_mutex_lock(&f->lock);
-    if (!s->open) {
-        status = os_open(f->im->sources[index].path, OS_DIRECT, &s->file, err);
-        s->open = status == LAMINA_OK;
-    }
-    pthread_mutex_unlock(&f->lock);
-    *out = &s->file;
-    return status;
-}
-
 /* The first tensor of the file that ends after `offset`. */
 static size_t tensor_at(const image *im, const image_file *file, uint64_t offset)
 {
@@ -179,28 +153,55 @@ static size_t tensor_at(const image *im, const image_file *file, uint64_t offset
     return low;
 }
 
+/* Bytes [from, from + bytes) of what a tensor becomes, of rows that are read in batches. A row of which the block has a
+ * part is made whole beside it, and again for its other part. */
+static lamina_status fill_recoded(flow *f, const image_tensor *x, uint64_t from, uint64_t bytes, uint8_t *to, worker *w,
+                                  lamina_error *err)
+{
+    uint64_t row_bytes = tensor_row_bytes(&x->t, image_columns(&x->t)), source_row = image_source_row(x);
+    uint64_t row = from / row_bytes, end = from + bytes, batch = f->block / source_row;
+    for (uint64_t n = (end - 1) / row_bytes + 1 - row; n;) {
+        uint64_t rows = n < batch ? n : batch;
+        const uint8_t *at;
+        TRY(sources_read(&f->sources, x->source, x->source_offset + row * source_row, (size_t)(rows * source_row),
+                         w->bounce, &at, err));
+        n -= rows;
+        for (; rows; rows--, row++, at += source_row) {
+            uint64_t begin = row * row_bytes;
+            bool whole = begin >= from && begin + row_bytes <= end;
+            uint8_t *place = whole ? to + (begin - from) : w->recoder.row;
+            TRY(recode_row(&w->recoder, x, row, at, place, err));
+            if (whole) continue;
+            uint64_t skip = begin < from ? from - begin : 0, upto = begin + row_bytes > end ? end - begin : row_bytes;
+            memcpy(to + (begin + skip - from), place + skip, (size_t)(upto - skip));
+        }
+    }
+    return LAMINA_OK;
+}
+
 /* Makes the block's bytes: header, then pieces of tensors from wherever they lie. */
-static lamina_status fill(flow *f, slot *s, uint8_t *bounce, lamina_error *err)
+static lamina_status fill(flow *f, slot *s, worker *w, lamina_error *err)
 {
     const image *im = f->im;
     const image_file *file = &im->files[f->files[s->at]];
     uint64_t at = s->offset, end = s->offset + s->bytes;
-    if (f->mode == FLOW_CHECK)
-        return read_piece(&f->moving[s->at].file, f->moving[s->at].path, at, s->data, s->bytes, bounce, err);
+    moving *v = &f->moving[s->at];
+    if (f->mode == FLOW_CHECK) return source_copy(&v->file, v->path, at, s->bytes, w->bounce, s->data, err);
     if (at < file->header_bytes) {
         uint64_t upto = end < file->header_bytes ? end : file->header_bytes;
-        memcpy(s->data, f->moving[s->at].header + at, (size_t)(upto - at));
+        memcpy(s->data, v->header + at, (size_t)(upto - at));
         at = upto;
     }
     for (size_t i = tensor_at(im, file, at); at < end; i++) {
         const image_tensor *x = &im->tensors[i];
         uint64_t skip = at - x->t.offset, piece = x->t.bytes - skip;
+        uint8_t *to = s->data + (at - s->offset);
         if (piece > end - at) piece = end - at;
         if (piece == 0) continue;
-        const os_file *source;
-        TRY(source_open(f, x->source, &source, err));
-        TRY(read_piece(source, im->sources[x->source].path, x->source_offset + skip, s->data + (at - s->offset),
-                       (size_t)piece, bounce, err));
+        if (recode_kind_of(x) == RECODE_NONE)
+            TRY(sources_copy(&f->sources, x->source, x->source_offset + skip, (size_t)piece, w->bounce, to, err));
+        else
+            TRY(fill_recoded(f, x, skip, piece, to, w, err));
         at += piece;
     }
     return LAMINA_OK;
@@ -325,7 +326,7 @@ static void *work(void *arg)
         }
         lamina_error error = {0};
         pthread_mutex_unlock(&f->lock);
-        lamina_status status = fill(f, s, w->bounce, &error);
+        lamina_status status = fill(f, s, w, &error);
         pthread_mutex_lock(&f->lock);
         s->state = SLOT_FULL;
         if (status != LAMINA_OK) stop(f, status, &error);
@@ -510,8 +511,9 @@ static lamina_status run_threads(flow *f, uint64_t total, lamina_error *err)
     lamina_error first = {0};
     lamina_status status = LAMINA_OK;
     for (; n < FLOW_THREADS && status == LAMINA_OK; n++) {
-        uint8_t *bounce = f->buffers + SLOTS * f->block + (size_t)n * (f->block + (size_t)(2 * PAGE));
+        uint8_t *bounce = f->buffers + SLOTS * f->block + (size_t)n * (f->block + (size_t)(2 * PAGE) + f->scratch);
         workers[n] = (worker){.f = f, .bounce = bounce};
+        recoder_place(&workers[n].recoder, f->job, f->im, bounce + f->block + (size_t)(2 * PAGE));
         int code = pthread_create(&workers[n].thread, NULL, work, &workers[n]);
         char reason[128];
         if (code) {
@@ -541,21 +543,19 @@ lamina_status flow_run(flow *f, flow_mode mode, const uint32_t *files, size_t n,
     f->status = LAMINA_OK;
     for (int i = 0; i < SLOTS; i++) f->slots[i].state = SLOT_FREE;
     f->moving = mem_array(m, MEM_OTHER, n, sizeof *f->moving, err);
-    f->sources = f->moving ? mem_array(m, MEM_OTHER, f->im->n_sources, sizeof *f->sources, err) : NULL;
-    if (!f->sources) {
+    lamina_status status = f->moving ? sources_new(f->im, &f->sources, err) : NO_MEMORY(err);
+    if (status != LAMINA_OK) {
         mem_free(m, f->moving);
-        return NO_MEMORY(err);
+        return status;
     }
     for (size_t i = 0; i < n; i++) f->moving[i].file.fd = -1;
     pthread_mutex_init(&f->lock, NULL);
     pthread_cond_init(&f->changed, NULL);
-    lamina_status status = run_threads(f, total, err);
+    status = run_threads(f, total, err);
     pthread_cond_destroy(&f->changed);
     pthread_mutex_destroy(&f->lock);
     for (size_t i = 0; i < n; i++) end(f, &f->moving[i]);
-    for (uint32_t i = 0; i < f->im->n_sources; i++)
-        if (f->sources[i].open) os_close(&f->sources[i].file);
-    mem_free(m, f->sources);
+    sources_free(&f->sources);
     mem_free(m, f->moving);
     return status;
 }

@@ -11,9 +11,10 @@ typedef enum flow_mode { FLOW_WRITE, FLOW_CHECK } flow_mode;
 
 typedef struct flow flow;
 
-enum { FLOW_THREADS = 4, FLOW_LEAST_MEMORY = 1 << 20 };
+enum { FLOW_THREADS = 4, FLOW_LEAST_MEMORY = 1 << 20, FLOW_MEMORY = 64 << 20 };
 
-/* buffers: bytes, 0: 64 MiB; below FLOW_LEAST_MEMORY: LAMINA_E_BUDGET. j may be NULL for FLOW_CHECK. */
+/* buffers: bytes, 0: 64 MiB; below FLOW_LEAST_MEMORY, or too little for a row of
+ * what is recoded: LAMINA_E_BUDGET. j may be NULL for FLOW_CHECK. */
 lamina_status flow_new(const store_job *job, uint64_t buffers, image *im, journal *j, flow **out, lamina_error *err);
 void flow_free(flow *f); /* NULL is allowed */
 

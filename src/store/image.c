@@ -55,7 +55,8 @@ typedef struct layout {
     image *im;
     const model *from;
     const checkpoint *c;
-    uint8_t *placed; /* [c->n_tensors] */
+    const image_target *targets; /* [c->n_tensors] */
+    uint8_t *placed;             /* [c->n_tensors] */
     lamina_error *err;
 } layout;
 
@@ -66,8 +67,18 @@ static lamina_status place(layout *l, size_t index)
     if (l->placed[index]) return LAMINA_OK; /* tied: stored where it is first used */
     l->placed[index] = 1;
     const tensor *t = &l->c->tensors[index];
+    const image_target *to = &l->targets[index];
     image_tensor *d = &im->tensors[im->n_tensors++];
     d->t = *t;
+    d->from = t->type;
+    d->from_row_bytes = t->row_bytes;
+    if (to->type != t->type || to->row_bytes != t->row_bytes) {
+        uint64_t rows = image_rows(t);
+        d->t.type = to->type;
+        d->t.row_bytes = to->row_bytes;
+        d->t.of = to->of;
+        d->t.bytes = rows * tensor_row_bytes(&d->t, image_columns(t)); /* not larger than 2^63, as what it comes from */
+    }
     d->t.name = arena_strndup(im->strings, t->name, strlen(t->name), l->err);
     if (!d->t.name) return NO_MEMORY(l->err);
     d->t.file = im->n_files;
@@ -183,7 +194,7 @@ static lamina_status name_source(layout *l)
     return LAMINA_OK;
 }
 
-static lamina_status lay_out(layout *l, uint64_t tokenizer_bytes, uint64_t tokenizer_xxh3)
+static lamina_status begin_image(layout *l, image_tokenizer tok, const char *spec)
 {
     image *im = l->im;
     const checkpoint *c = l->c;
@@ -193,26 +204,22 @@ static lamina_status lay_out(layout *l, uint64_t tokenizer_bytes, uint64_t token
     im->config = json_incref(c->config);
     im->generation = c->generation ? json_incref(c->generation) : NULL;
     im->sources = mem_array(m, MEM_MODEL, c->n_files, sizeof *im->sources, l->err);
-    im->tensors = im->sources ? mem_array(m, MEM_MODEL, c->n_tensors, sizeof *im->tensors, l->err) : NULL;
-    im->files = im->tensors ? mem_array(m, MEM_MODEL, (size_t)l->from->n_layers + 4, sizeof *im->files, l->err) : NULL;
-    l->placed = im->files ? mem_alloc(m, MEM_OTHER, c->n_tensors, l->err) : NULL;
-    if (!im->family || !l->placed) return NO_MEMORY(l->err);
+    im->files = im->sources ? mem_array(m, MEM_MODEL, (size_t)l->from->n_layers + 4, sizeof *im->files, l->err) : NULL;
+    if (!im->family || !im->files) return NO_MEMORY(l->err);
+    if (spec) im->dtype = arena_strndup(im->strings, spec, strlen(spec), l->err);
+    if (spec && !im->dtype) return NO_MEMORY(l->err);
     TRY(name_source(l));
-    if (tokenizer_bytes) {
+    if (tok.bytes) {
         TRY(add_file(l, STORE_TOKENIZER));
-        im->files[0].bytes = tokenizer_bytes;
-        im->files[0].xxh3 = tokenizer_xxh3;
+        im->files[0].bytes = tok.bytes;
+        im->files[0].xxh3 = tok.xxh3;
         im->n_files = 1;
     }
-    TRY(place_units(l));
-    if (im->n_files > STORE_MAX_FILES || im->n_tensors > STORE_MAX_TENSORS)
-        return error_set(l->err, LAMINA_E_UNSUPPORTED, "%s: %u files and %zu tensors are more than a store holds",
-                         c->path, im->n_files, im->n_tensors);
     return LAMINA_OK;
 }
 
-lamina_status image_of_model(memory *m, const model *from, const char *path, uint64_t tokenizer_bytes,
-                             uint64_t tokenizer_xxh3, image **out, lamina_error *err)
+lamina_status image_begin(memory *m, const model *from, const char *path, image_tokenizer tok, const char *spec,
+                          image **out, lamina_error *err)
 {
     const checkpoint *c = from->source;
     *out = NULL;
@@ -220,12 +227,26 @@ lamina_status image_of_model(memory *m, const model *from, const char *path, uin
         return error_set(err, LAMINA_E_USAGE, "%s: a configuration without weights cannot be packed", c->path);
     layout l = {.from = from, .c = c, .err = err};
     TRY(image_new(m, path, &l.im, err));
-    lamina_status status = lay_out(&l, tokenizer_bytes, tokenizer_xxh3);
-    mem_free(m, l.placed);
+    lamina_status status = begin_image(&l, tok, spec);
     if (status != LAMINA_OK) {
         image_free(l.im);
         return status;
     }
     *out = l.im;
     return LAMINA_OK;
+}
+
+lamina_status image_lay_out(image *im, const model *from, const image_target *targets, lamina_error *err)
+{
+    const checkpoint *c = from->source;
+    layout l = {.im = im, .from = from, .c = c, .targets = targets, .err = err};
+    im->tensors = mem_array(im->m, MEM_MODEL, c->n_tensors, sizeof *im->tensors, err);
+    l.placed = im->tensors ? mem_alloc(im->m, MEM_OTHER, c->n_tensors, err) : NULL;
+    if (!l.placed) return NO_MEMORY(err);
+    lamina_status status = place_units(&l);
+    mem_free(im->m, l.placed);
+    if (status == LAMINA_OK && (im->n_files > STORE_MAX_FILES || im->n_tensors > STORE_MAX_TENSORS))
+        return error_set(err, LAMINA_E_UNSUPPORTED, "%s: %u files and %zu tensors are more than a store holds", c->path,
+                         im->n_files, im->n_tensors);
+    return status;
 }

@@ -43,10 +43,36 @@ typedef struct image_file { /* a file of the store */
 } image_file;
 
 typedef struct image_tensor {
-    tensor t;        /* file: index into files; offset: in that file */
-    uint32_t source; /* draft only: where the bytes are */
+    tensor t; /* as the store has it. file: index into files; offset: in that file */
+    /* draft only: where its bytes are, and what they are there; of the same type and row_bytes: copied */
+    uint32_t source;
     uint64_t source_offset;
+    dtype from;
+    uint64_t from_row_bytes; /* of packed types, else 0 */
 } image_tensor;
+
+static inline uint64_t image_columns(const tensor *t)
+{
+    return t->n_dims ? t->shape[t->n_dims - 1] : 1;
+}
+/* Of a tensor that is not empty. */
+static inline uint64_t image_rows(const tensor *t)
+{
+    return t->bytes / tensor_row_bytes(t, image_columns(t));
+}
+static inline bool image_recoded(const image_tensor *x)
+{
+    return x->from != x->t.type || x->from_row_bytes != x->t.row_bytes;
+}
+static inline uint64_t image_source_row(const image_tensor *x)
+{
+    return x->from_row_bytes ? x->from_row_bytes : dtype_row_bytes(x->from, image_columns(&x->t));
+}
+/* Bytes that it has in the source. */
+static inline uint64_t image_source_bytes(const image_tensor *x)
+{
+    return image_recoded(x) ? image_rows(&x->t) * image_source_row(x) : x->t.bytes;
+}
 
 typedef struct image {
     memory *m;
@@ -56,6 +82,7 @@ typedef struct image {
     tensor_dialect dialect;
     const char *source_kind;     /* "huggingface", "gguf" or "store" */
     const char *source_path;     /* draft only: absolute */
+    const char *dtype;           /* the SPEC that it was packed by; NULL: none, all was copied */
     json_t *config, *generation; /* generation may be NULL */
     uint32_t n_sources, n_files;
     image_source *sources;
@@ -67,10 +94,23 @@ typedef struct image {
 lamina_status image_new(memory *m, const char *path, image **out, lamina_error *err);
 void image_free(image *im); /* NULL is allowed */
 
-/* The image that packing `from` into the folder `path` would give: units, order, sizes, offsets. tokenizer_bytes 0:
- * none. Reads no weights. */
-lamina_status image_of_model(memory *m, const model *from, const char *path, uint64_t tokenizer_bytes,
-                             uint64_t tokenizer_xxh3, image **out, lamina_error *err);
+/* What a tensor of the source becomes. */
+typedef struct image_target {
+    dtype type;
+    uint64_t row_bytes; /* of packed types */
+    dtype of;           /* of packed types */
+} image_target;
+
+typedef struct image_tokenizer {
+    uint64_t bytes, xxh3; /* bytes 0: none */
+} image_tokenizer;
+
+/* The beginnings of what packing `from` into the folder `path` gives: all but the layer files and the tensors, so all that
+ * FORM_WORK says. spec may be NULL. */
+lamina_status image_begin(memory *m, const model *from, const char *path, image_tokenizer tok, const char *spec,
+                          image **out, lamina_error *err);
+/* The rest: units, order, sizes, offsets. targets [from->source->n_tensors]. Reads no weights. */
+lamina_status image_lay_out(image *im, const model *from, const image_target *targets, lamina_error *err);
 
 /* Text that grows. The first failure sticks: later calls do nothing. */
 typedef struct text {
@@ -85,8 +125,9 @@ void text_quote(text *t, const char *s); /* as a JSON string */
 
 typedef enum image_form {
     FORM_MANIFEST,
-    FORM_DRAFT,   /* with the sources' paths, times and offsets, without the layer files' checksums */
-    FORM_IDENTITY /* the draft without paths: equal texts, equal work */
+    FORM_DRAFT,    /* with the sources' paths, times and offsets, without the layer files' checksums */
+    FORM_IDENTITY, /* the draft without paths: equal texts, equal bytes in every file */
+    FORM_WORK      /* the sources, the configuration and the SPEC: what packing follows from */
 } image_form;
 /* The JSON text, its own checksum last. The same image gives the same bytes. */
 lamina_status image_render(const image *im, image_form form, text *out);

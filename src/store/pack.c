@@ -11,11 +11,13 @@
  * names its sources by name, size and time of change and every tensor by its place in them, and a packing that would
  * write another draft is refused. Promises that nothing is removed which is not twice on the disk at that moment. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
 #include "store/flow.h"
 #include "store/original.h"
+#include "store/targets.h"
 
 typedef struct packing {
     const store_job *job;
@@ -75,7 +77,7 @@ static lamina_status only_ours(void *user, const char *name, lamina_error *err)
 }
 
 /* Marks what the store already has. A recorded file whose size is wrong is written again. */
-static lamina_status survey(packing *p, lamina_error *err)
+static lamina_status take_stock(packing *p, lamina_error *err)
 {
     image *im = p->im, *done = NULL;
     TRY(image_load(im->m, p->path, STORE_MANIFEST, FORM_MANIFEST, &done, err));
@@ -257,22 +259,24 @@ static lamina_status put_text(packing *p, const char *name, image_form form, lam
     return status;
 }
 
-static lamina_status identity(const image *im, uint64_t *sum, lamina_error *err)
+static lamina_status checksum(const image *im, image_form form, uint64_t *sum, lamina_error *err)
 {
     text t = {.m = im->m, .err = err};
-    lamina_status status = image_render(im, FORM_IDENTITY, &t);
+    lamina_status status = image_render(im, form, &t);
     if (status == LAMINA_OK) *sum = XXH3_64bits(t.data, t.bytes);
     mem_free(im->m, t.data);
     return status;
 }
 
 /* Steps 3 to 7: the draft stands. */
-static lamina_status finish_store(packing *p, uint64_t sum, lamina_error *err)
+static lamina_status finish_store(packing *p, lamina_error *err)
 {
     image *im = p->im;
+    uint64_t sum;
     bool begun;
+    TRY(checksum(im, FORM_IDENTITY, &sum, err));
     TRY(journal_open(&p->j, im, sum, p->job, &begun, err));
-    TRY(survey(p, err));
+    TRY(take_stock(p, err));
     TRY(sweep(p, im, err));
     TRY(check_sources(p, err));
     TRY(check_space(p, err));
@@ -299,35 +303,56 @@ static lamina_status index_sources(packing *p, lamina_error *err)
 /* ---- beginning ------------------------------------------------------------------------------------------------ */
 
 /* Has an earlier, different packing anything to show for itself? */
-static lamina_status refuse_other(const packing *p, image *old, uint64_t sum_old, lamina_error *err)
+static lamina_status refuse_other(const packing *p, image *old, lamina_error *err)
 {
     journal j;
+    uint64_t sum;
     bool begun;
-    TRY(journal_open(&j, old, sum_old, p->job, &begun, err));
+    TRY(checksum(old, FORM_IDENTITY, &sum, err));
+    TRY(journal_open(&j, old, sum, p->job, &begun, err));
     journal_close(&j);
     if (!begun) return sweep(p, old, err);
     return error_set(err, LAMINA_E_USAGE,
-                     "%s: holds an unfinished store of another model or of other files (%s): finish that, or remove it",
-                     p->path, old->source_path);
+                     "%s: holds an unfinished store of another model, of other files or by another --dtype (%s, %s): "
+                     "finish that, or remove it",
+                     p->path, old->source_path, old->dtype ? old->dtype : "none");
 }
 
-/* The draft of an earlier run, if any, is of the same work. *same: it stands and names the sources where they are. */
-static lamina_status compare_draft(packing *p, uint64_t sum, bool *same, bool *resumed, lamina_error *err)
+static lamina_status keep(const image *im, const char *s, const char **out, lamina_error *err)
+{
+    *out = arena_strndup(im->strings, s, strlen(s), err);
+    return *out ? LAMINA_OK : NO_MEMORY(err);
+}
+
+/* The draft of an earlier run of the same work takes the image's place: what it says was found out then. The sources
+ * are where they are now; *moved: not where they were. */
+static lamina_status adopt(packing *p, image *old, bool *moved, lamina_error *err)
+{
+    const image *now = p->im;
+    for (uint32_t i = 0; i < old->n_sources; i++) {
+        if (strcmp(old->sources[i].path, now->sources[i].path) == 0) continue;
+        *moved = true;
+        TRY(keep(old, now->sources[i].path, &old->sources[i].path, err));
+    }
+    if (*moved) TRY(keep(old, now->source_path, &old->source_path, err));
+    image_free(p->im);
+    p->im = old;
+    return LAMINA_OK;
+}
+
+/* Goes on with the draft of an earlier run, if there is one of the same work. */
+static lamina_status find_draft(packing *p, bool *found, bool *moved, lamina_error *err)
 {
     image *old;
-    *same = *resumed = false;
+    uint64_t work = 0, work_old = 0;
+    *found = *moved = false;
     TRY(image_load(p->im->m, p->path, STORE_DRAFT, FORM_DRAFT, &old, err));
     if (!old) return LAMINA_OK;
-    uint64_t sum_old = 0;
-    lamina_status status = identity(old, &sum_old, err);
-    if (status == LAMINA_OK && sum_old != sum) {
-        status = refuse_other(p, old, sum_old, err);
-    } else if (status == LAMINA_OK) {
-        *resumed = *same = true;
-        for (uint32_t i = 0; i < old->n_sources; i++)
-            if (strcmp(old->sources[i].path, p->im->sources[i].path) != 0) *same = false; /* moved */
-    }
-    image_free(old);
+    lamina_status status = checksum(p->im, FORM_WORK, &work, err);
+    if (status == LAMINA_OK) status = checksum(old, FORM_WORK, &work_old, err);
+    *found = status == LAMINA_OK && work == work_old;
+    if (status == LAMINA_OK) status = *found ? adopt(p, old, moved, err) : refuse_other(p, old, err);
+    if (p->im != old) image_free(old);
     return status;
 }
 
@@ -369,11 +394,24 @@ static lamina_status sync_parent(packing *p, lamina_error *err)
     return status;
 }
 
-static lamina_status begin(packing *p, const void *tok, size_t tok_bytes, uint64_t *sum, lamina_error *err)
+/* Lays the store out, which for some types wants a look at every weight. */
+static lamina_status lay_out(packing *p, const model *from, lamina_error *err)
 {
-    bool same, resumed;
-    TRY(identity(p->im, sum, err));
-    TRY(compare_draft(p, *sum, &same, &resumed, err));
+    memory *m = p->job->m;
+    image_target *targets = mem_array(m, MEM_OTHER, from->source->n_tensors, sizeof *targets, err);
+    if (!targets) return NO_MEMORY(err);
+    lamina_status status = targets_choose(p->job, p->im, from, p->options->dtype, p->options->memory, targets, err);
+    if (status == LAMINA_OK) status = image_lay_out(p->im, from, targets, err);
+    mem_free(m, targets);
+    return status;
+}
+
+static lamina_status begin(packing *p, const model *from, const void *tok, size_t tok_bytes, lamina_error *err)
+{
+    bool resumed, moved;
+    TRY(find_draft(p, &resumed, &moved, err));
+    if (!resumed) TRY(lay_out(p, from, err));
+    TRY(index_sources(p, err));
     if (!resumed) TRY(check_space(p, err)); /* before the first byte */
     char *layers = store_join(p->job->m, p->path, STORE_LAYERS, err);
     if (!layers) return NO_MEMORY(err);
@@ -384,7 +422,65 @@ static lamina_status begin(packing *p, const void *tok, size_t tok_bytes, uint64
     TRY(sync_parent(p, err));
     if (tok) TRY(store_replace(p->job->m, p->path, STORE_TOKENIZER, tok, tok_bytes, p->job, err));
     p->made_folder = false;
-    return same ? LAMINA_OK : put_text(p, STORE_DRAFT, FORM_DRAFT, err);
+    return resumed && !moved ? LAMINA_OK : put_text(p, STORE_DRAFT, FORM_DRAFT, err);
+}
+
+/* ---- what was done ---------------------------------------------------------------------------------------------- */
+
+/* Of two recoded tensors, the one that gained less; of equals the first. */
+static bool is_worse(const image_tensor *a, const lamina_pack_tensor *b)
+{
+    return (double)a->t.bytes * (double)b->bytes_before > (double)b->bytes_after * (double)image_source_bytes(a);
+}
+
+static void rank(lamina_pack_info *info, const image_tensor *x)
+{
+    uint32_t at = info->n_worst;
+    while (at > 0 && is_worse(x, &info->worst[at - 1])) at--;
+    if (at == LAMINA_PACK_WORST) return;
+    if (info->n_worst < LAMINA_PACK_WORST) info->n_worst++;
+    memmove(&info->worst[at + 1], &info->worst[at], (info->n_worst - 1 - at) * sizeof *info->worst);
+    info->worst[at] = (lamina_pack_tensor){.from = dtype_name(x->from),
+                                           .to = dtype_name(x->t.type),
+                                           .bytes_before = image_source_bytes(x),
+                                           .bytes_after = x->t.bytes};
+    snprintf(info->worst[at].name, sizeof info->worst[at].name, "%s", x->t.name);
+}
+
+static int by_bytes(const void *a, const void *b)
+{
+    const lamina_pack_change *x = a, *y = b;
+    if (x->bytes_before != y->bytes_before) return x->bytes_before < y->bytes_before ? 1 : -1;
+    int order = strcmp(x->from, y->from);
+    return order ? order : strcmp(x->to, y->to);
+}
+
+static void count_changes(const image *im, lamina_pack_info *info)
+{
+    bool recoded = false;
+    for (size_t i = 0; i < im->n_tensors; i++) {
+        const image_tensor *x = &im->tensors[i];
+        uint64_t before = image_source_bytes(x);
+        uint32_t c = 0;
+        info->bytes_before += before;
+        info->bytes_after += x->t.bytes;
+        if (image_recoded(x)) {
+            recoded = true;
+            rank(info, x);
+        }
+        while (c < info->n_changes &&
+               (info->changes[c].from != dtype_name(x->from) || info->changes[c].to != dtype_name(x->t.type)))
+            c++;
+        if (c == LAMINA_PACK_CHANGES) continue;
+        if (c == info->n_changes)
+            info->changes[info->n_changes++] =
+                (lamina_pack_change){.from = dtype_name(x->from), .to = dtype_name(x->t.type)};
+        info->changes[c].tensors++;
+        info->changes[c].bytes_before += before;
+        info->changes[c].bytes_after += x->t.bytes;
+    }
+    qsort(info->changes, info->n_changes, sizeof *info->changes, by_bytes);
+    if (!recoded) info->n_changes = 0;
 }
 
 static void end(packing *p, lamina_pack_info *info, double began)
@@ -396,6 +492,7 @@ static void end(packing *p, lamina_pack_info *info, double began)
             .files = p->im->n_files,
             .seconds = os_seconds() - began,
         };
+        count_changes(p->im, info);
     }
     journal_close(&p->j);
     flow_free(p->f);
@@ -416,7 +513,6 @@ static lamina_status is_made_of(const image *im, const char *source, bool *same,
 
 static lamina_status resume(packing *p, const char *source, lamina_error *err)
 {
-    uint64_t sum;
     bool same = true;
     TRY(image_load(p->job->m, p->path, STORE_DRAFT, FORM_DRAFT, &p->im, err));
     if (!p->im) return error_set(err, LAMINA_E_USAGE, "%s: holds no unfinished store", p->path);
@@ -424,9 +520,12 @@ static lamina_status resume(packing *p, const char *source, lamina_error *err)
     if (!same)
         return error_set(err, LAMINA_E_USAGE, "%s: holds an unfinished store of %s, not of %s", p->path,
                          p->im->source_path, source);
+    const char *asked = p->options->dtype, *begun = p->im->dtype;
+    if (asked && (!begun || strcmp(asked, begun) != 0))
+        return error_set(err, LAMINA_E_USAGE, "%s: was begun with --dtype %s, not %.200s", p->path,
+                         begun ? begun : "none", asked);
     TRY(index_sources(p, err));
-    TRY(identity(p->im, &sum, err));
-    return finish_store(p, sum, err);
+    return finish_store(p, err);
 }
 
 /* Has an earlier run from the folder or file `from` begun to delete it? What opens there now is what was not packed: the
@@ -451,15 +550,15 @@ static lamina_status was_deleting(const packing *p, const char *from, bool *was,
 
 static lamina_status pack_model(packing *p, const model *from, const void *tok, size_t tok_bytes, lamina_error *err)
 {
-    uint64_t sum;
     bool was;
+    TRY(targets_check(p->options->dtype, err));
     TRY(prepare_folder(p, err));
     TRY(was_deleting(p, from->source->path, &was, err));
     if (was) return resume(p, NULL, err);
-    TRY(image_of_model(p->job->m, from, p->path, tok_bytes, tok ? XXH3_64bits(tok, tok_bytes) : 0, &p->im, err));
-    TRY(index_sources(p, err));
-    TRY(begin(p, tok, tok_bytes, &sum, err));
-    return finish_store(p, sum, err);
+    image_tokenizer t = {.bytes = tok_bytes, .xxh3 = tok ? XXH3_64bits(tok, tok_bytes) : 0};
+    TRY(image_begin(p->job->m, from, p->path, t, p->options->dtype, &p->im, err));
+    TRY(begin(p, from, tok, tok_bytes, err));
+    return finish_store(p, err);
 }
 
 lamina_status store_pack(const model *from, const tokenizer *tok, const char *path, const lamina_pack_options *options,

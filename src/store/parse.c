@@ -9,7 +9,7 @@
 #include <xxhash.h>
 
 #include "format/jsonpull.h"
-#include "store/image.h"
+#include "store/recode.h"
 
 typedef struct parse {
     image *im;
@@ -22,7 +22,7 @@ typedef struct parse {
 
 /* The members of one object that are known: where their values are. A tree of the whole would cost twenty times the
  * text, which for a model of many experts is tens of megabytes. */
-enum { MOST_FIELDS = 10 };
+enum { MOST_FIELDS = 14 };
 typedef struct fields {
     const char *where; /* for errors */
     const char *const *keys;
@@ -270,11 +270,11 @@ static lamina_status read_shape(const parse *p, const fields *f, int i, tensor *
 static lamina_status check_size(const parse *p, const tensor *t)
 {
     if (t->type == DT_OTHER) return LAMINA_OK; /* blocks not known */
-    uint64_t columns = t->n_dims ? t->shape[t->n_dims - 1] : 1, total = 0;
-    if (!dtype_row_ok(t->type, columns))
+    uint64_t columns = image_columns(t), total = 0;
+    if (!t->row_bytes && !dtype_row_ok(t->type, columns))
         return BAD(p, "%s: %s: rows of %llu are not whole blocks of %s", p->name, t->name, (unsigned long long)columns,
                    dtype_name(t->type));
-    total = dtype_row_bytes(t->type, columns);
+    total = tensor_row_bytes(t, columns);
     if (columns && !total) return BAD(p, "%s: %s: its shape is too large", p->name, t->name);
     for (uint32_t i = 0; i + 1 < t->n_dims; i++)
         if (__builtin_mul_overflow(total, t->shape[i], &total))
@@ -295,46 +295,101 @@ static bool read_dtype(const char *name, dtype *out)
     return false;
 }
 
-enum { T_NAME, T_DTYPE, T_SHAPE, T_FILE, T_OFFSET, T_BYTES, T_GGUF_TYPE, T_SOURCE, T_SOURCE_OFFSET };
+enum {
+    T_NAME,
+    T_DTYPE,
+    T_SHAPE,
+    T_FILE,
+    T_OFFSET,
+    T_BYTES,
+    T_GGUF_TYPE,
+    T_ROW_BYTES,
+    T_OF,
+    T_SOURCE,
+    T_SOURCE_OFFSET,
+    T_FROM,
+    T_FROM_ROW_BYTES
+};
 
 static lamina_status find_tensor(const parse *p, const jp *v, fields *f)
 {
-    static const char *const keys[] = {"name",  "dtype",     "shape",  "file",          "offset",
-                                       "bytes", "gguf_type", "source", "source_offset", NULL};
+    static const char *const keys[] = {"name",          "dtype",     "shape",          "file", "offset",
+                                       "bytes",         "gguf_type", "row_bytes",      "of",   "source",
+                                       "source_offset", "from",      "from_row_bytes", NULL};
     return find_fields(p, v, "tensors", keys, f);
+}
+
+static lamina_status get_dtype(const parse *p, const fields *f, int i, dtype *out)
+{
+    word type;
+    TRY(get_word(p, f, i, &type));
+    if (read_dtype(type.text, out)) return LAMINA_OK;
+    return error_set(p->err, LAMINA_E_UNSUPPORTED, "%s: %s: dtype \"%.40s\" is not known", p->name, f->where,
+                     type.text);
+}
+
+/* Packed rows say how long they are, and of what. */
+static lamina_status read_packed(const parse *p, const fields *f, const packed_form *form, tensor *t)
+{
+    TRY(get_count(p, f, T_ROW_BYTES, INT64_MAX, &t->row_bytes));
+    TRY(get_dtype(p, f, T_OF, &t->of));
+    if (t->of != form->of && t->of != DT_F32)
+        return BAD(p, "%s: %s: \"of\" is %s, expected %s or f32", p->name, t->name, dtype_name(t->of),
+                   dtype_name(form->of));
+    if (packed_row_ok(form, image_columns(t), t->row_bytes)) return LAMINA_OK;
+    return BAD(p, "%s: %s: rows of %llu elements cannot have %llu bytes in %s", p->name, t->name,
+               (unsigned long long)image_columns(t), (unsigned long long)t->row_bytes, dtype_name(t->type));
+}
+
+/* Where the bytes come from, in a draft. */
+static lamina_status read_origin(const parse *p, const fields *f, image_tensor *x)
+{
+    const image *im = p->im;
+    uint64_t source, row, bytes = x->t.bytes;
+    TRY(get_count(p, f, T_SOURCE, UINT32_MAX, &source));
+    TRY(get_count(p, f, T_SOURCE_OFFSET, INT64_MAX, &x->source_offset));
+    if (f->value[T_FROM].document) {
+        TRY(get_dtype(p, f, T_FROM, &x->from));
+        x->from_row_bytes = 0;
+        const packed_form *form = packed_form_of(x->from);
+        if (form) TRY(get_count(p, f, T_FROM_ROW_BYTES, INT64_MAX, &x->from_row_bytes));
+        if ((form && !packed_row_ok(form, image_columns(&x->t), x->from_row_bytes)) ||
+            recode_kind_of(x) == RECODE_IMPOSSIBLE || !bytes)
+            return BAD(p, "%s: %s: %s cannot come from %s", p->name, x->t.name, dtype_name(x->t.type),
+                       dtype_name(x->from));
+        row = image_source_row(x);
+        if (!row || __builtin_mul_overflow(row, image_rows(&x->t), &bytes))
+            return BAD(p, "%s: %s: its source is too large", p->name, x->t.name);
+    }
+    if (source >= im->n_sources || x->source_offset > im->sources[source].bytes ||
+        bytes > im->sources[source].bytes - x->source_offset)
+        return BAD(p, "%s: %s: its source lies outside the source's files", p->name, x->t.name);
+    x->source = (uint32_t)source;
+    return LAMINA_OK;
 }
 
 static lamina_status read_tensor(const parse *p, fields *f, image_tensor *x)
 {
-    const image *im = p->im;
     tensor *t = &x->t;
-    word type;
     TRY(keep_text(p, f, T_NAME, &t->name));
     if (!*t->name || strlen(t->name) > STORE_MAX_NAME)
         return BAD(p, "%s: a tensor's name is %zu bytes long", p->name, strlen(t->name));
     f->where = t->name;
-    TRY(get_word(p, f, T_DTYPE, &type));
-    if (!read_dtype(type.text, &t->type))
-        return error_set(p->err, LAMINA_E_UNSUPPORTED, "%s: %s: dtype \"%.40s\" is not known", p->name, t->name,
-                         type.text);
+    TRY(get_dtype(p, f, T_DTYPE, &t->type));
     if (t->type == DT_OTHER) {
         uint64_t foreign;
         TRY(get_count(p, f, T_GGUF_TYPE, UINT32_MAX, &foreign));
         t->foreign_type = (uint32_t)foreign;
     }
     TRY(read_shape(p, f, T_SHAPE, t));
+    const packed_form *form = packed_form_of(t->type);
+    if (form) TRY(read_packed(p, f, form, t));
     TRY(get_count(p, f, T_OFFSET, INT64_MAX, &t->offset));
     TRY(get_count(p, f, T_BYTES, INT64_MAX, &t->bytes));
     TRY(check_size(p, t));
-    if (p->form == FORM_MANIFEST) return LAMINA_OK;
-    uint64_t source;
-    TRY(get_count(p, f, T_SOURCE, UINT32_MAX, &source));
-    TRY(get_count(p, f, T_SOURCE_OFFSET, INT64_MAX, &x->source_offset));
-    if (source >= im->n_sources || x->source_offset > im->sources[source].bytes ||
-        t->bytes > im->sources[source].bytes - x->source_offset)
-        return BAD(p, "%s: %s: its source lies outside the source's files", p->name, t->name);
-    x->source = (uint32_t)source;
-    return LAMINA_OK;
+    x->from = t->type;
+    x->from_row_bytes = t->row_bytes;
+    return p->form == FORM_MANIFEST ? LAMINA_OK : read_origin(p, f, x);
 }
 
 /* Puts tensor i into its file: the same file as the tensor before it, or the next one that has tensors. */
@@ -402,9 +457,9 @@ static lamina_status read_tensors(const parse *p, const fields *root, int field)
 
 static lamina_status read_root(const parse *p, const jp *value)
 {
-    static const char *const keys[] = {"format",     "version", "family", "dialect", "config",
-                                       "generation", "source",  "files",  "tensors", NULL};
-    enum { FORMAT, VERSION, FAMILY, DIALECT, CONFIG, GENERATION, SOURCE, FILES, TENSORS };
+    static const char *const keys[] = {"format", "version", "family",  "dialect", "config", "generation",
+                                       "source", "files",   "tensors", "dtype",   NULL};
+    enum { FORMAT, VERSION, FAMILY, DIALECT, CONFIG, GENERATION, SOURCE, FILES, TENSORS, DTYPE };
     const char *expected = p->form == FORM_MANIFEST ? "lamina-store" : "lamina-store-draft";
     image *im = p->im;
     fields root;
@@ -429,6 +484,7 @@ static lamina_status read_root(const parse *p, const jp *value)
         return BAD(p, "%s: \"generation\" is neither an object nor null", p->name);
     TRY(get_tree(p, &root, CONFIG, &im->config));
     if (generation) TRY(get_tree(p, &root, GENERATION, &im->generation));
+    if (root.value[DTYPE].document) TRY(keep_text(p, &root, DTYPE, &im->dtype));
     TRY(read_source(p, &root, SOURCE));
     TRY(read_files(p, &root, FILES));
     return read_tensors(p, &root, TENSORS);

@@ -108,6 +108,14 @@ static void add_sources(const image *im, image_form form, text *t)
     text_add(t, "]},\n");
 }
 
+static void add_origin(const image_tensor *x, text *t)
+{
+    text_add(t, ", \"source\": %u, \"source_offset\": %llu", x->source, (unsigned long long)x->source_offset);
+    if (!image_recoded(x)) return;
+    text_add(t, ", \"from\": \"%s\"", dtype_name(x->from));
+    if (x->from_row_bytes) text_add(t, ", \"from_row_bytes\": %llu", (unsigned long long)x->from_row_bytes);
+}
+
 static void add_tensors(const image *im, image_form form, text *t)
 {
     text_add(t, "\"tensors\": [");
@@ -119,11 +127,11 @@ static void add_tensors(const image *im, image_form form, text *t)
         if (x->type == DT_OTHER) text_add(t, ", \"gguf_type\": %u", x->foreign_type);
         text_add(t, ", \"shape\": ");
         add_shape(t, x->shape, x->n_dims);
+        if (x->row_bytes)
+            text_add(t, ", \"row_bytes\": %llu, \"of\": \"%s\"", (unsigned long long)x->row_bytes, dtype_name(x->of));
         text_add(t, ", \"file\": \"%s\", \"offset\": %llu, \"bytes\": %llu", im->files[x->file].name,
                  (unsigned long long)x->offset, (unsigned long long)x->bytes);
-        if (form != FORM_MANIFEST)
-            text_add(t, ", \"source\": %u, \"source_offset\": %llu", im->tensors[i].source,
-                     (unsigned long long)im->tensors[i].source_offset);
+        if (form != FORM_MANIFEST) add_origin(&im->tensors[i], t);
         text_add(t, "}");
     }
     text_add(t, "],\n");
@@ -136,18 +144,23 @@ lamina_status image_render(const image *im, image_form form, text *t)
     text_add(t, "\"family\": ");
     text_quote(t, im->family);
     text_add(t, ", \"dialect\": \"%s\",\n", im->dialect == DIALECT_GGUF ? "gguf" : "hf");
+    if (im->dtype) {
+        text_add(t, "\"dtype\": ");
+        text_quote(t, im->dtype);
+        text_add(t, ",\n");
+    }
     add_sources(im, form, t);
     add_json(t, "config", im->config);
     add_json(t, "generation", im->generation);
     text_add(t, "\"files\": [");
-    for (uint32_t i = 0; i < im->n_files; i++) {
+    for (uint32_t i = 0; i < im->n_files && (form != FORM_WORK || !im->files[i].n_tensors); i++) {
         const image_file *f = &im->files[i];
         text_add(t, "%s\n {\"name\": \"%s\", \"bytes\": %llu", i ? "," : "", f->name, (unsigned long long)f->bytes);
         if (form == FORM_MANIFEST || !f->n_tensors) text_add(t, ", \"xxh3\": \"%016llx\"", (unsigned long long)f->xxh3);
         text_add(t, "}");
     }
     text_add(t, "],\n");
-    add_tensors(im, form, t);
+    if (form != FORM_WORK) add_tensors(im, form, t);
     if (t->status == LAMINA_OK)
         text_add(t, "\"xxh3\": \"%016llx\"\n}\n", (unsigned long long)XXH3_64bits(t->data, t->bytes));
     return t->status;
@@ -163,13 +176,14 @@ lamina_status image_header(const image *im, uint32_t file, text *t)
         const char *type = dtype_table[x->type].safetensors_name;
         uint64_t shape[TENSOR_MAX_DIMS] = {x->bytes};
         uint32_t n_dims = 1;
+        uint64_t columns = x->n_dims ? x->shape[x->n_dims - 1] : 0;
         if (type) {
             n_dims = x->n_dims;
             memcpy(shape, x->shape, sizeof shape);
-        } else if (x->n_dims && x->shape[x->n_dims - 1] && dtype_row_ok(x->type, x->shape[x->n_dims - 1])) {
+        } else if (columns && (x->row_bytes || dtype_row_ok(x->type, columns))) {
             n_dims = x->n_dims; /* a row of blocks is a row of bytes */
             memcpy(shape, x->shape, sizeof shape);
-            shape[n_dims - 1] = dtype_row_bytes(x->type, shape[n_dims - 1]);
+            shape[n_dims - 1] = tensor_row_bytes(x, columns);
         }
         text_add(t, ",");
         text_quote(t, x->name);

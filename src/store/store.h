@@ -13,8 +13,11 @@ typedef struct store_job { /* shared by packing and verifying */
     lamina_progress_fn progress;
     void *progress_user;       /* NULL: none */
     const atomic_bool *cancel; /* NULL: none */
+    /* tests, from any thread: before each write, sync, rename and removal; on each row that has been packed */
     void (*step)(void *user);
-    void *step_user; /* tests: before each write, sync, rename and removal, from any thread */
+    void (*damage)(void *user, uint8_t *row, uint64_t bytes);
+    void *step_user;
+    bool pack_all; /* tests: pack also what becomes no smaller by it */
 } store_job;
 
 bool store_is(const char *path); /* a folder that holds a manifest or the beginnings of one */

@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/os.h"
 #include "store/store.h"
 #include "test.h"
 
@@ -84,10 +85,18 @@ static inline unsigned char *read_file(const char *path, size_t *bytes)
 
 /* ---- a tiny llama ---------------------------------------------------------------------------------------------- */
 
+typedef enum fill {
+    FILL_RANDOM, /* every bit, so that nothing can be packed */
+    FILL_NORMAL, /* as weights are */
+    FILL_ODD     /* by tensor: NaN and infinities, denormals, negative zero, one value, one full row, as weights are */
+} fill;
+
 typedef struct recipe {
     int layers, shards; /* shards: files of the checkpoint */
     bool tied, extra;   /* extra: a tensor that no pass uses */
     unsigned seed;
+    fill fill;
+    unsigned ffn; /* 0: TINY_FFN */
 } recipe;
 
 typedef struct entry {
@@ -99,7 +108,8 @@ enum { TINY_HIDDEN = 64, TINY_FFN = 96, TINY_VOCAB = 501, TINY_MAX = 128 };
 
 static inline int tiny_entries(const recipe *r, entry *e)
 {
-    static const struct {
+    const unsigned ffn = r->ffn ? r->ffn : TINY_FFN;
+    const struct {
         const char *name;
         unsigned rows, cols;
     } parts[] = {
@@ -109,9 +119,9 @@ static inline int tiny_entries(const recipe *r, entry *e)
         {"self_attn.v_proj.weight", TINY_HIDDEN / 2, TINY_HIDDEN},
         {"self_attn.o_proj.weight", TINY_HIDDEN, TINY_HIDDEN},
         {"post_attention_layernorm.weight", 0, TINY_HIDDEN},
-        {"mlp.gate_proj.weight", TINY_FFN, TINY_HIDDEN},
-        {"mlp.up_proj.weight", TINY_FFN, TINY_HIDDEN},
-        {"mlp.down_proj.weight", TINY_HIDDEN, TINY_FFN},
+        {"mlp.gate_proj.weight", ffn, TINY_HIDDEN},
+        {"mlp.up_proj.weight", ffn, TINY_HIDDEN},
+        {"mlp.down_proj.weight", TINY_HIDDEN, ffn},
     };
     int n = 0;
     e[n++] = (entry){"model.embed_tokens.weight", "BF16", TINY_VOCAB, TINY_HIDDEN};
@@ -119,6 +129,7 @@ static inline int tiny_entries(const recipe *r, entry *e)
         for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
             e[n] = (entry){"", "BF16", parts[i].rows, parts[i].cols};
             if (l % 3 == 1) strcpy(e[n].type, i == 0 ? "F32" : "F16");
+            if (l % 3 == 2 && r->fill) strcpy(e[n].type, "F32");
             snprintf(e[n++].name, sizeof e->name, "model.layers.%d.%s", l, parts[i].name);
         }
     e[n++] = (entry){"model.norm.weight", "F32", 0, TINY_HIDDEN};
@@ -132,8 +143,64 @@ static inline size_t entry_bytes(const entry *e)
     return (size_t)(e->rows ? e->rows : 1) * e->cols * (strcmp(e->type, "F32") == 0 ? 4 : 2);
 }
 
-static inline void write_shard(const char *path, const entry *e, int n, unsigned seed)
+static inline unsigned next_random(unsigned *seed)
 {
+    *seed = *seed * 1664525u + 1013904223u;
+    return *seed >> 8;
+}
+
+/* A weight: nearly normal, of deviation 0.02. */
+static inline float next_weight(unsigned *seed)
+{
+    int sum = 0;
+    for (int i = 0; i < 12; i++) sum += (int)(next_random(seed) & 0xFFFF) - 0x8000;
+    return (float)sum * (0.02f / 65536.0f);
+}
+
+static inline uint16_t half_bits(float f, bool f16)
+{
+    union {
+        float f;
+        uint32_t u;
+    } x = {.f = f};
+    return f16 ? f16_from_f32(f) : (uint16_t)(x.u >> 16);
+}
+
+/* The half float with number i of a tensor that is filled in way `way`. */
+static inline uint16_t odd_half(int way, size_t i, unsigned cols, bool f16, unsigned *seed)
+{
+    const uint16_t top = f16 ? 0x7C00 : 0x7F80, one = f16 ? 0x3C00 : 0x3F80;
+    unsigned r = next_random(seed);
+    uint16_t sign = (uint16_t)(r << 15), low = (uint16_t)(r >> 3 & (f16 ? 0x3FF : 0x7F));
+    if (way == 0) return (uint16_t)(sign | top | (r & 8 ? low : 0));
+    if (way == 1) return (uint16_t)(sign | low);
+    if (way == 2) return 0x8000;
+    if (way == 3) return one;
+    if (way == 4 && i / cols == 1) return (uint16_t)r; /* one row holds everything */
+    return half_bits(next_weight(seed), f16);
+}
+
+/* Fills a tensor; number: of it in the model. */
+static inline void fill_entry(const entry *e, const recipe *r, int number, unsigned char *to, unsigned *seed)
+{
+    bool f32 = !strcmp(e->type, "F32");
+    if (r->fill == FILL_RANDOM) {
+        for (size_t i = 0; i < entry_bytes(e); i++) to[i] = (unsigned char)(next_random(seed) >> 16);
+        return;
+    }
+    for (size_t i = 0; i < (size_t)(e->rows ? e->rows : 1) * e->cols; i++) {
+        bool f16 = f32 ? number % 2 : !strcmp(e->type, "F16");
+        uint16_t h =
+            r->fill == FILL_ODD ? odd_half(number % 7, i, e->cols, f16, seed) : half_bits(next_weight(seed), f16);
+        float wide = f16 ? f16_to_f32(h) : bf16_to_f32(h);
+        if (f32 && number % 5 == 4) wide = next_weight(seed); /* some are no widened halves */
+        memcpy(to + i * (f32 ? 4 : 2), f32 ? (void *)&wide : (void *)&h, f32 ? 4 : 2);
+    }
+}
+
+static inline void write_shard(const char *path, const entry *e, int n, const recipe *r, int first)
+{
+    unsigned seed = r->seed + (unsigned)first;
     static char header[1 << 16];
     size_t at = 0, used = (size_t)snprintf(header, sizeof header, "{\"__metadata__\":{\"format\":\"pt\"}");
     for (int i = 0; i < n; at += entry_bytes(&e[i]), i++) {
@@ -151,10 +218,8 @@ static inline void write_shard(const char *path, const entry *e, int n, unsigned
     if (!data) abort();
     for (int i = 0; i < 8; i++) data[i] = (unsigned char)(used >> (8 * i));
     memcpy(data + 8, header, used);
-    for (size_t i = 0; i < at; i++) {
-        seed = seed * 1664525u + 1013904223u;
-        data[8 + used + i] = (unsigned char)(seed >> 24);
-    }
+    at = 0;
+    for (int i = 0; i < n; at += entry_bytes(&e[i]), i++) fill_entry(&e[i], r, first + i, data + 8 + used + at, &seed);
     write_file(path, data, 8 + used + at);
     free(data);
 }
@@ -168,16 +233,16 @@ static inline void make_model(const char *name, const recipe *r)
     mkdir(UNDER(name), 0777);
     int used = snprintf(text, sizeof text,
                         "{\"model_type\":\"llama\",\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":%d,"
-                        "\"intermediate_size\":%d,\"num_hidden_layers\":%d,\"num_attention_heads\":4,"
+                        "\"intermediate_size\":%u,\"num_hidden_layers\":%d,\"num_attention_heads\":4,"
                         "\"num_key_value_heads\":2,\"vocab_size\":%d,\"rms_norm_eps\":1e-05,\"rope_theta\":10000.0,"
                         "\"max_position_embeddings\":128,\"hidden_act\":\"silu\",\"tie_word_embeddings\":%s,"
                         "\"torch_dtype\":\"bfloat16\",\"bos_token_id\":1,\"eos_token_id\":2}",
-                        TINY_HIDDEN, TINY_FFN, r->layers, TINY_VOCAB, r->tied ? "true" : "false");
+                        TINY_HIDDEN, r->ffn ? r->ffn : TINY_FFN, r->layers, TINY_VOCAB, r->tied ? "true" : "false");
     snprintf(path, sizeof path, "%s/config.json", UNDER(name));
     write_file(path, text, (size_t)used);
     if (r->shards == 1) {
         snprintf(path, sizeof path, "%s/model.safetensors", UNDER(name));
-        write_shard(path, e, n, r->seed);
+        write_shard(path, e, n, r, 0);
         return;
     }
     static char index[1 << 15];
@@ -187,7 +252,7 @@ static inline void make_model(const char *name, const recipe *r)
         char file[64];
         snprintf(file, sizeof file, "model-%05d-of-%05d.safetensors", s + 1, r->shards);
         snprintf(path, sizeof path, "%s/%s", UNDER(name), file);
-        write_shard(path, e + from, to - from, r->seed + (unsigned)s);
+        write_shard(path, e + from, to - from, r, from);
         for (int i = from; i < to; i++)
             at += (size_t)snprintf(index + at, sizeof index - at, "%s\"%s\":\"%s\"", i ? "," : "", e[i].name, file);
     }
@@ -309,8 +374,10 @@ static inline void close_model(opened *o)
 
 static inline lamina_status open_model(const char *path, opened *o, lamina_error *err)
 {
+    tokenizer *tok = NULL;
     *o = (opened){.m = memory_new()};
-    lamina_status status = checkpoint_open(o->m, path, &o->c, err);
+    lamina_status status = store_is(path) && !store_incomplete(path) ? store_open(o->m, path, false, &o->c, &tok, err)
+                                                                     : checkpoint_open(o->m, path, &o->c, err);
     if (status == LAMINA_OK) status = model_bind(o->m, o->c, "spare.weight", &o->model, err);
     if (status != LAMINA_OK) close_model(o);
     return status;
@@ -318,13 +385,12 @@ static inline lamina_status open_model(const char *path, opened *o, lamina_error
 
 /* Opens `from`, packs it into `to` and closes; a model that no longer opens is resumed from the store's draft, as the
  * command line does it. */
-static inline lamina_status pack(const char *from, const char *to, const lamina_pack_options *options,
-                                 void (*step)(void *), void *step_user, lamina_pack_info *info, lamina_error *err)
+static inline lamina_status pack_by(const char *from, const char *to, const lamina_pack_options *options, store_job job,
+                                    lamina_pack_info *info, lamina_error *err)
 {
     opened o;
     lamina_status status = open_model(from, &o, err);
-    memory *m = memory_new();
-    store_job job = {.m = m, .step = step, .step_user = step_user};
+    memory *m = job.m = memory_new();
     if (status == LAMINA_OK)
         status = store_pack(o.model, NULL, to, options, &job, info, err);
     else if (store_incomplete(to))
@@ -335,6 +401,12 @@ static inline lamina_status pack(const char *from, const char *to, const lamina_
     return status;
 }
 
+static inline lamina_status pack(const char *from, const char *to, const lamina_pack_options *options,
+                                 void (*step)(void *), void *step_user, lamina_pack_info *info, lamina_error *err)
+{
+    return pack_by(from, to, options, (store_job){.step = step, .step_user = step_user}, info, err);
+}
+
 static inline lamina_status verify(const char *path, uint64_t *bytes, lamina_error *err)
 {
     store_job job = {.m = memory_new()};
@@ -342,6 +414,38 @@ static inline lamina_status verify(const char *path, uint64_t *bytes, lamina_err
     uint64_t held = memory_free(job.m);
     CHECK(held == 0, "%llu bytes leaked by verifying", (unsigned long long)held);
     return status;
+}
+
+/* ---- comparing tensors ------------------------------------------------------------------------------------------ */
+
+/* The bytes of a tensor; free(). */
+static inline unsigned char *bytes_of(const checkpoint *c, const tensor *t)
+{
+    unsigned char *data = malloc((size_t)t->bytes + 1);
+    os_file f;
+    lamina_error err;
+    if (!data || os_open(c->files[t->file].path, OS_READ, &f, &err) != LAMINA_OK) abort();
+    if (os_read_at(&f, t->name, t->offset, data, (size_t)t->bytes, &err) != LAMINA_OK) abort();
+    os_close(&f);
+    return data;
+}
+
+/* Every tensor of a is in b, and is the same. */
+static inline void compare_tensors(const checkpoint *a, const checkpoint *b)
+{
+    CHECK(a->n_tensors == b->n_tensors, "%zu tensors, expected %zu", b->n_tensors, a->n_tensors);
+    for (size_t i = 0; i < a->n_tensors; i++) {
+        const tensor *t = &a->tensors[i], *u = checkpoint_find(b, t->name);
+        CHECK(u != NULL, "%s is lost", t->name);
+        if (!u) continue;
+        CHECK(t->type == u->type && t->row_bytes == u->row_bytes && t->n_dims == u->n_dims &&
+                  !memcmp(t->shape, u->shape, sizeof t->shape),
+              "%s: dtype or shape", t->name);
+        unsigned char *x = bytes_of(a, t), *y = bytes_of(b, u);
+        CHECK(t->bytes == u->bytes && !memcmp(x, y, (size_t)t->bytes), "%s: bytes", t->name);
+        free(x);
+        free(y);
+    }
 }
 
 /* ---- comparing folders ------------------------------------------------------------------------------------------ */

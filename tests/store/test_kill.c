@@ -3,7 +3,8 @@
 
 enum { POINTS = 100 };
 
-static const recipe tiny = {.layers = 9, .shards = 3, .tied = false, .extra = true, .seed = 11};
+static recipe tiny = {.layers = 9, .shards = 3, .tied = false, .extra = true, .seed = 11};
+static const char *as; /* the dtype */
 
 /* Step counter of a child: the process dies before its N-th change to the disk. */
 static int fatal_step;
@@ -21,7 +22,7 @@ static bool pack_and_die(const char *from, const char *to, bool delete_original,
     pid_t child = fork();
     if (child == 0) {
         lamina_error err = {0};
-        lamina_pack_options options = {.delete_original = delete_original, .memory = 1 << 20};
+        lamina_pack_options options = {.delete_original = delete_original, .memory = 1 << 20, .dtype = as};
         fatal_step = at;
         atomic_store(&steps, 0);
         lamina_status status = pack(from, to, &options, count_step, NULL, NULL, &err);
@@ -41,7 +42,7 @@ static bool pack_and_die(const char *from, const char *to, bool delete_original,
 static int steps_of_a_whole_run(const char *from, const char *to, bool delete_original)
 {
     lamina_error err = {0};
-    lamina_pack_options options = {.delete_original = delete_original, .memory = 1 << 20};
+    lamina_pack_options options = {.delete_original = delete_original, .memory = 1 << 20, .dtype = as};
     fatal_step = 0;
     atomic_store(&steps, 0);
     CHECK(pack(from, to, &options, count_step, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
@@ -68,7 +69,7 @@ static void never_half(const char *store)
 static void resume_and_compare(const char *name, int at, bool delete_original)
 {
     lamina_error err = {0};
-    lamina_pack_options options = {.delete_original = delete_original, .memory = 1 << 20};
+    lamina_pack_options options = {.delete_original = delete_original, .memory = 1 << 20, .dtype = as};
     char label[64];
     snprintf(label, sizeof label, "%s, step %d", name, at);
     never_half(UNDER("store"));
@@ -92,8 +93,10 @@ static void fresh_model(void)
     make_model("model", &tiny);
 }
 
-static void killed_at_steps(bool delete_original)
+static void killed_at_steps(bool delete_original, const char *dtype_asked)
 {
+    as = dtype_asked;
+    tiny.fill = as ? FILL_NORMAL : FILL_RANDOM;
     begin_scratch();
     fresh_model();
     int n = steps_of_a_whole_run(UNDER("model"), UNDER("whole"), delete_original), died = 0;
@@ -113,17 +116,29 @@ static void killed_at_steps(bool delete_original)
 
 static void killed_while_packing(void)
 {
-    killed_at_steps(false);
+    killed_at_steps(false, NULL);
 }
 
 static void killed_while_deleting(void)
 {
-    killed_at_steps(true);
+    killed_at_steps(true, NULL);
+}
+
+static void killed_while_recoding(void)
+{
+    killed_at_steps(false, "packed");
+}
+
+static void killed_while_recoding_and_deleting(void)
+{
+    killed_at_steps(true, "packed");
 }
 
 /* Killed again and again at random moments, each run resuming the one before. */
-static void killed_again_and_again(void)
+static void killed_often(const char *dtype_asked)
 {
+    as = dtype_asked;
+    tiny.fill = as ? FILL_NORMAL : FILL_RANDOM;
     unsigned random = 2463534242u;
     begin_scratch();
     fresh_model();
@@ -144,6 +159,16 @@ static void killed_again_and_again(void)
         if (test_now.current_failed) break;
     }
     end_scratch();
+}
+
+static void killed_again_and_again(void)
+{
+    killed_often(NULL);
+}
+
+static void killed_again_and_again_recoding(void)
+{
+    killed_often("packed");
 }
 
 /* The Hub's cache: the link and its blob go; a blob that another snapshot needs stays. */
@@ -193,5 +218,6 @@ static void foreign_link_target_stays(void)
     end_scratch();
 }
 
-TEST_MAIN(T(killed_while_packing), T(killed_while_deleting), T(killed_again_and_again), T(hub_cache_links),
-          T(foreign_link_target_stays))
+TEST_MAIN(T(killed_while_packing), T(killed_while_deleting), T(killed_while_recoding),
+          T(killed_while_recoding_and_deleting), T(killed_again_and_again), T(killed_again_and_again_recoding),
+          T(hub_cache_links), T(foreign_link_target_stays))

@@ -1,20 +1,7 @@
 /* Packing: what a store holds, in what order, and that it is what the checkpoint held. */
 #include "store/fixture.h"
 
-#include "base/os.h"
 #include "format/safetensors.h"
-
-/* The bytes of a tensor; free(). */
-static unsigned char *bytes_of(const checkpoint *c, const tensor *t)
-{
-    unsigned char *data = malloc((size_t)t->bytes + 1);
-    os_file f;
-    lamina_error err;
-    if (!data || os_open(c->files[t->file].path, OS_READ, &f, &err) != LAMINA_OK) abort();
-    if (os_read_at(&f, t->name, t->offset, data, (size_t)t->bytes, &err) != LAMINA_OK) abort();
-    os_close(&f);
-    return data;
-}
 
 static void compare(const char *from, const char *store)
 {
@@ -27,18 +14,7 @@ static void compare(const char *from, const char *store)
     REQUIRE(store_open(m, store, true, &s, &tok, &err) == LAMINA_OK, "%s", err.text);
     CHECK(s->kind == CHECKPOINT_STORE && s->dialect == o.c->dialect && !tok, "kind %d", (int)s->kind);
     CHECK(json_equal(s->config, o.c->config), "the configuration is not the same");
-    CHECK(s->n_tensors == o.c->n_tensors, "%zu tensors, expected %zu", s->n_tensors, o.c->n_tensors);
-    for (size_t i = 0; i < o.c->n_tensors; i++) {
-        const tensor *a = &o.c->tensors[i], *b = checkpoint_find(s, a->name);
-        CHECK(b != NULL, "%s is lost", a->name);
-        if (!b) continue;
-        CHECK(a->type == b->type && a->n_dims == b->n_dims && !memcmp(a->shape, b->shape, sizeof a->shape),
-              "%s: dtype or shape", a->name);
-        unsigned char *x = bytes_of(o.c, a), *y = bytes_of(s, b);
-        CHECK(a->bytes == b->bytes && !memcmp(x, y, (size_t)a->bytes), "%s: bytes", a->name);
-        free(x);
-        free(y);
-    }
+    compare_tensors(o.c, s);
     model *again;
     CHECK(model_bind(m, s, "spare.weight", &again, &err) == LAMINA_OK, "the store does not bind: %s", err.text);
     model_free(again);

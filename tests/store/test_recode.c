@@ -1,0 +1,176 @@
+/* Packing without loss: what becomes of tensors, that every bit comes back, and that nothing depends on how it was done. */
+#include "store/fixture.h"
+
+#include "store/packed.h"
+
+static const lamina_pack_options as_packed = {.dtype = "packed"}, as_original = {.dtype = "original"};
+
+static void same_model(const char *a, const char *b)
+{
+    opened x, y;
+    lamina_error err = {0};
+    REQUIRE(open_model(a, &x, &err) == LAMINA_OK, "%s: %s", a, err.text);
+    lamina_status status = open_model(b, &y, &err);
+    CHECK(status == LAMINA_OK, "%s: %s", b, err.text);
+    if (status == LAMINA_OK) compare_tensors(x.c, y.c);
+    close_model(&x);
+    close_model(&y);
+}
+
+static const tensor *find(const opened *o, const char *name)
+{
+    const tensor *t = checkpoint_find(o->c, name);
+    CHECK(t != NULL, "no tensor %s", name);
+    return t;
+}
+
+/* model -> packed -> original gives the tensors back, and what packing that again gives is the same store. */
+static void there_and_back(const recipe *r)
+{
+    lamina_error err = {0};
+    lamina_pack_info info;
+    begin_scratch();
+    make_model("model", r);
+    REQUIRE(pack(UNDER("model"), UNDER("packed"), &as_packed, NULL, NULL, &info, &err) == LAMINA_OK, "%s", err.text);
+    CHECK(verify(UNDER("packed"), NULL, &err) == LAMINA_OK, "%s", err.text);
+    REQUIRE(pack(UNDER("packed"), UNDER("back"), &as_original, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
+    same_model(UNDER("model"), UNDER("back"));
+    REQUIRE(pack(UNDER("model"), UNDER("plain"), NULL, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
+    CHECK(trees_equal(UNDER("plain/layers"), UNDER("back/layers")), "layer files differ");
+    REQUIRE(pack(UNDER("back"), UNDER("again"), &as_packed, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
+    CHECK(trees_equal(UNDER("packed/layers"), UNDER("again/layers")), "layer files differ");
+    REQUIRE(pack(UNDER("packed"), UNDER("copy"), NULL, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
+    CHECK(trees_equal(UNDER("packed/layers"), UNDER("copy/layers")), "a packed store is not copied as it is");
+    end_scratch();
+}
+
+static void every_bit_comes_back(void)
+{
+    static const recipe recipes[] = {
+        {.layers = 3, .shards = 1, .seed = 1, .fill = FILL_NORMAL},
+        {.layers = 4, .shards = 3, .tied = true, .seed = 2, .fill = FILL_NORMAL, .ffn = 97},
+        {.layers = 8, .shards = 2, .extra = true, .seed = 3, .fill = FILL_ODD, .ffn = 1},
+        {.layers = 8, .shards = 2, .seed = 4, .fill = FILL_ODD, .ffn = 65},
+        {.layers = 3, .shards = 2, .seed = 5, .fill = FILL_RANDOM, .ffn = 1090},
+        {.layers = 3, .shards = 1, .seed = 6, .fill = FILL_NORMAL, .ffn = 2111},
+    };
+    for (size_t i = 0; i < sizeof recipes / sizeof *recipes; i++) there_and_back(&recipes[i]);
+}
+
+static void types_are_what_they_should_be(void)
+{
+    static const struct {
+        const char *name;
+        dtype type, of;
+    } expected[] = {
+        {"model.embed_tokens.weight", DT_BF16_PACKED3, DT_BF16},
+        {"lm_head.weight", DT_BF16_PACKED3, DT_BF16},
+        {"model.layers.0.self_attn.q_proj.weight", DT_BF16_PACKED3, DT_BF16},
+        {"model.layers.1.mlp.down_proj.weight", DT_F16_PACKED3, DT_F16},
+        {"model.layers.2.self_attn.o_proj.weight", DT_F16_PACKED3, DT_F32}, /* number 23 */
+        {"model.layers.2.mlp.gate_proj.weight", DT_F16_PACKED3, DT_F32},
+        {"model.layers.2.mlp.down_proj.weight", DT_F16_PACKED3, DT_F32},
+        {"model.layers.2.self_attn.v_proj.weight", DT_BF16_PACKED3, DT_F32}, /* number 22 */
+        {"model.layers.2.mlp.up_proj.weight", DT_BF16_PACKED3, DT_F32},
+        {"model.layers.2.self_attn.k_proj.weight", DT_F16_PACKED3, DT_F32},
+    };
+    lamina_error err = {0};
+    opened o;
+    begin_scratch();
+    make_model("model", &(recipe){.layers = 3, .shards = 1, .seed = 1, .fill = FILL_NORMAL, .ffn = 256});
+    REQUIRE(pack(UNDER("model"), UNDER("store"), &as_packed, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
+    REQUIRE(open_model(UNDER("store"), &o, &err) == LAMINA_OK, "%s", err.text);
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        const tensor *t = find(&o, expected[i].name);
+        if (t)
+            CHECK(t->type == expected[i].type && t->of == expected[i].of && t->row_bytes, "%s: %s of %s", t->name,
+                  dtype_name(t->type), dtype_name(t->of));
+    }
+    for (size_t i = 0; i < o.c->n_tensors; i++) /* vectors stay as they are */
+        if (o.c->tensors[i].n_dims == 1) CHECK(!o.c->tensors[i].row_bytes, "%s", o.c->tensors[i].name);
+    close_model(&o);
+    end_scratch();
+}
+
+/* What cannot become smaller is copied: every bit random, so no pattern. */
+static void random_bits_are_copied(void)
+{
+    lamina_error err = {0};
+    begin_scratch();
+    make_model("model", &(recipe){.layers = 3, .shards = 1, .seed = 6});
+    REQUIRE(pack(UNDER("model"), UNDER("plain"), NULL, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
+    REQUIRE(pack(UNDER("model"), UNDER("packed"), &as_packed, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
+    CHECK(trees_equal(UNDER("plain/layers"), UNDER("packed/layers")), "something was packed");
+    end_scratch();
+}
+
+/* All the same: with memory of any size, cut off and resumed; the survey is not repeated. */
+static void nothing_depends_on_how(void)
+{
+    static const uint64_t memories[] = {0, 1 << 20, 3 << 20};
+    begin_scratch();
+    make_model("model", &(recipe){.layers = 6, .shards = 2, .seed = 8, .fill = FILL_ODD, .ffn = 1090});
+    for (size_t i = 0; i < 3; i++) {
+        char name[16];
+        lamina_error err = {0};
+        snprintf(name, sizeof name, "store%zu", i);
+        lamina_pack_options options = {.memory = memories[i], .dtype = "packed"};
+        REQUIRE(pack(UNDER("model"), UNDER(name), &options, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
+        if (i) CHECK(trees_equal(UNDER("store0"), UNDER(name)), "memory %llu", (unsigned long long)memories[i]);
+    }
+    end_scratch();
+}
+
+static void flip(void *user, uint8_t *row, uint64_t bytes)
+{
+    (void)user;
+    row[bytes - 1] ^= 1;
+}
+
+static void a_wrong_row_is_not_written(void)
+{
+    lamina_error err = {0};
+    begin_scratch();
+    make_model("model", &(recipe){.layers = 2, .shards = 1, .seed = 9, .fill = FILL_NORMAL});
+    store_job job = {.damage = flip};
+    CHECK(pack_by(UNDER("model"), UNDER("store"), &as_packed, job, NULL, &err) == LAMINA_E_CORRUPT &&
+              strstr(err.text, "row ") && strstr(err.text, ".weight"),
+          "%s", err.text);
+    CHECK(access(UNDER("store/layers/0000.safetensors"), F_OK) != 0, "it was written");
+    CHECK(pack(UNDER("model"), UNDER("store"), &as_packed, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
+    CHECK(verify(UNDER("store"), NULL, &err) == LAMINA_OK, "%s", err.text);
+    end_scratch();
+}
+
+static void rows_must_fit_the_memory(void)
+{
+    lamina_error err = {0};
+    begin_scratch();
+    make_model("model", &(recipe){.layers = 1, .shards = 1, .seed = 10, .fill = FILL_NORMAL, .ffn = 60000});
+    lamina_pack_options options = {.memory = 1 << 20, .dtype = "packed"};
+    CHECK(pack(UNDER("model"), UNDER("store"), &options, NULL, NULL, NULL, &err) == LAMINA_E_BUDGET, "%s", err.text);
+    char *least = strstr(err.text, "at least ");
+    REQUIRE(least, "%s", err.text);
+    options.memory = strtoull(least + 9, NULL, 10);
+    CHECK(pack(UNDER("model"), UNDER("store"), &options, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
+    remove_tree(UNDER("store"));
+    options.memory--;
+    CHECK(pack(UNDER("model"), UNDER("store"), &options, NULL, NULL, NULL, &err) == LAMINA_E_BUDGET, "%s", err.text);
+    end_scratch();
+}
+
+static void dtypes_are_checked(void)
+{
+    lamina_error err = {0};
+    begin_scratch();
+    make_model("model", &(recipe){.layers = 1, .shards = 1, .seed = 10, .fill = FILL_NORMAL});
+    lamina_pack_options options = {.dtype = "paked"};
+    CHECK(pack(UNDER("model"), UNDER("store"), &options, NULL, NULL, NULL, &err) == LAMINA_E_USAGE &&
+              strstr(err.text, "paked") && strstr(err.text, "packed"),
+          "%s", err.text);
+    CHECK(access(UNDER("store"), F_OK) != 0, "a folder is left");
+    end_scratch();
+}
+
+TEST_MAIN(T(every_bit_comes_back), T(types_are_what_they_should_be), T(random_bits_are_copied),
+          T(nothing_depends_on_how), T(a_wrong_row_is_not_written), T(rows_must_fit_the_memory), T(dtypes_are_checked))
