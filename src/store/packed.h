@@ -65,11 +65,18 @@ static inline uint32_t packed_element(const packed_form *f, uint32_t p)
     return 32 * half + (f->of == DT_BF16 ? 4 * i + (j >> 1) + 16 * (j & 1) : 8 * i + j);
 }
 
-/* Escapes that a row of k half floats (bf16 or f16 as f->of, little-endian) needs; UINT32_MAX: more than the form can
- * hold. */
+/* How often each exponent stands in a row of k half floats (bf16 or f16 as f->of, little-endian). */
+typedef struct packed_counts {
+    uint32_t n[256];
+} packed_counts;
+void packed_count(const packed_form *f, const void *row, uint64_t k, packed_counts *out);
+/* Escapes that such a row needs; UINT32_MAX: more than the form can hold. */
+uint32_t packed_escapes_of(const packed_form *f, const packed_counts *c, uint64_t k);
 uint32_t packed_escapes(const packed_form *f, const void *row, uint64_t k);
-/* Codes a row. capacity is at least packed_escapes(). out [packed_row_bytes()]. The same row gives the same bytes. */
-void packed_encode(const packed_form *f, const void *row, uint64_t k, uint64_t capacity, uint8_t *out);
+/* Codes a row. out [packed_row_bytes()]. The same row gives the same bytes. false: it needs more escapes than capacity. */
+bool packed_encode(const packed_form *f, const void *row, uint64_t k, uint64_t capacity, uint8_t *out);
+/* Does it decode to the row? Any bytes may be asked about. */
+bool packed_is(const packed_form *f, const uint8_t *coded, uint64_t row_bytes, const void *row, uint64_t k);
 /* Elements [k0, k0 + n) of a row of k in row_bytes, as they were. The specification of
  * what the kernels do. Any bytes give some numbers; nothing outside the row is read. */
 void packed_decode(const packed_form *f, const uint8_t *row, uint64_t row_bytes, uint64_t k, uint64_t k0, uint64_t n,

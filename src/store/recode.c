@@ -114,13 +114,11 @@ static lamina_status pack_row(recoder *r, const image_tensor *x, uint64_t row, c
         fits = recode_narrow(f->of, from, k, r->half);
         half = r->half;
     }
-    if (!fits || packed_escapes(f, half, k) > capacity)
+    if (!fits || !packed_encode(f, half, k, capacity, to))
         return error_set(err, LAMINA_E_CORRUPT, "%s: row %llu is not what it was when it was surveyed", x->t.name,
                          (unsigned long long)row);
-    packed_encode(f, half, k, capacity, to);
     if (r->job->damage) r->job->damage(r->job->step_user, to, x->t.row_bytes);
-    packed_decode(f, to, x->t.row_bytes, k, 0, k, (uint16_t *)(void *)r->again);
-    if (memcmp(half, r->again, 2 * k) == 0) return LAMINA_OK;
+    if (packed_is(f, to, x->t.row_bytes, half, k)) return LAMINA_OK;
     return error_set(err, LAMINA_E_CORRUPT, "%s: row %llu, packed, decodes to other bits", x->t.name,
                      (unsigned long long)row);
 }

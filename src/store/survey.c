@@ -96,17 +96,18 @@ static void end_state(const state *t, image_target *target, dtype of)
 
 static void count_row(const state *t, dtype type, const uint8_t *row, uint8_t *half, uint64_t *most)
 {
-    dtype narrowed = DT_F32;
-    bool is_half = false;
+    dtype counted = DT_F32; /* of what halves the counts are */
+    bool is_half = type != DT_F32;
+    packed_counts counts;
     for (int i = 0; i < FORMS; i++) {
         const packed_form *f = packed_form_of(form_types[i]);
         if (most[i] > t->room[i]) continue;
-        if (type == DT_F32 && narrowed != f->of) {
-            is_half = recode_narrow(f->of, row, t->columns, half);
-            narrowed = f->of;
+        if (counted != f->of) {
+            if (type == DT_F32) is_half = recode_narrow(f->of, row, t->columns, half);
+            if (is_half) packed_count(f, type == DT_F32 ? half : row, t->columns, &counts);
+            counted = f->of;
         }
-        uint64_t n = UINT64_MAX;
-        if (type != DT_F32 || is_half) n = packed_escapes(f, type == DT_F32 ? half : row, t->columns);
+        uint64_t n = is_half ? packed_escapes_of(f, &counts, t->columns) : UINT64_MAX;
         if (n == UINT32_MAX) n = UINT64_MAX; /* the form cannot hold it */
         if (n > most[i]) most[i] = n;
     }
