@@ -134,7 +134,7 @@ static void directories_are_judged(void)
 {
 #define MATRIX(name, type, rows, cols, file, offset, bytes)                                                            \
     {                                                                                                                  \
-        name, type, 2, {rows, cols}, file, offset, bytes, 0, 0, NULL                                                   \
+        name, type, 2, {rows, cols}, file, offset, bytes, 0, 0, 0, NULL                                                \
     }
     static const struct {
         tensor list[2];
@@ -160,7 +160,8 @@ static void directories_are_judged(void)
         {{MATRIX("a", DT_OTHER, 2, 3, 0, 0, 5), MATRIX("b", DT_OTHER, 9, 9, 0, 5, 0)}, 5, NULL},
         {{MATRIX("a", DT_OTHER, 2, 3, 0, 0, 5), MATRIX("b", DT_OTHER, 9, 9, 0, 6, 0)}, 5, "do not lie inside"},
         {{MATRIX("a", DT_F32, 2, 3, 0, 9, 24), MATRIX("b", DT_F32, 2, 3, 0, 9, 24)}, 0, NULL}, /* no files */
-        {{{"a", DT_F32, 5, {1, 1, 1, 1}, 0, 0, 4, 0, 0, NULL}, MATRIX("b", DT_U8, 1, 1, 0, 0, 1)},
+        {{{.name = "a", .type = DT_F32, .n_dims = 5, .shape = {1, 1, 1, 1}, .bytes = 4},
+          MATRIX("b", DT_U8, 1, 1, 0, 0, 1)},
          48,
          "at most 4 dimensions"},
     };
