@@ -386,17 +386,15 @@ typedef struct lamina_stats { /* since lamina_start() or lamina_stats_reset() */
     double compute_seconds;  /* of those, in kernels */
     uint64_t peak_rss_bytes; /* of the process, by the system's account */
     uint64_t budget_bytes, minimum_bytes, predicted_peak_bytes, pinned_bytes, streamed_bytes_per_pass;
-    uint64_t experts_wanted, expert_hits;      /* routed experts that passes asked for; of those, whole in memory */
-    uint64_t experts_resident;                 /* whole in memory now */
-    uint64_t expert_bytes_read;                /* part of bytes_read */
-    uint64_t expert_missed_bytes;              /* of experts that were asked for and not there, as stored */
-    uint64_t experts_hinted, expert_hint_hits; /* read ahead on a guess; of those, then asked for */
-    uint64_t expert_ahead_bytes, expert_wasted_bytes; /* of expert_bytes_read, those; of these, for nothing */
-    uint64_t accounted_bytes;                         /* held now by this engine through its accountant */
-    double seconds_to_first_read;                     /* from lamina_open() to the first read of weights */
-    const char *io;                                   /* the reader in use: "io_uring", "pread" or "buffered" */
-    const char *io_note;                              /* why it is not the one asked for, or "" */
-    const char *isa;                                  /* the kernels in use */
+    uint64_t experts_wanted, expert_hits; /* routed experts that passes asked for; of those, whole in memory */
+    uint64_t experts_resident;            /* whole in memory now */
+    uint64_t expert_bytes_read;           /* part of bytes_read */
+    uint64_t expert_missed_bytes;         /* of experts that were asked for and not there, as stored */
+    uint64_t accounted_bytes;             /* held now by this engine through its accountant */
+    double seconds_to_first_read;         /* from lamina_open() to the first read of weights */
+    const char *io;                       /* the reader in use: "io_uring", "pread" or "buffered" */
+    const char *io_note;                  /* why it is not the one asked for, or "" */
+    const char *isa;                      /* the kernels in use */
     uint32_t threads, io_depth;
     uint64_t chunk_bytes;
 } lamina_stats;

@@ -264,13 +264,8 @@ void json_set_experts(json_t *object, const lamina_stats *s)
     json_set_bytes(object, "experts_resident", s->experts_resident);
     json_set_bytes(object, "expert_bytes_read", s->expert_bytes_read);
     json_set_bytes(object, "expert_missed_bytes", s->expert_missed_bytes);
-    double asked = (double)(s->expert_bytes_read - s->expert_ahead_bytes);
     json_set_real(object, "expert_read_overhead",
-                  s->expert_missed_bytes ? asked / (double)s->expert_missed_bytes - 1 : -1);
-    json_set_bytes(object, "experts_hinted", s->experts_hinted);
-    json_set_bytes(object, "expert_hint_hits", s->expert_hint_hits);
-    json_set_bytes(object, "expert_ahead_bytes", s->expert_ahead_bytes);
-    json_set_bytes(object, "expert_wasted_bytes", s->expert_wasted_bytes);
+                  s->expert_missed_bytes ? (double)s->expert_bytes_read / (double)s->expert_missed_bytes - 1 : -1);
 }
 
 void json_set_stats(json_t *object, const work *w, const lamina_stats *stats, const timing *t)
@@ -329,12 +324,9 @@ void print_experts(FILE *to, const work *w, const lamina_stats *s)
     fprintf(to, "%.1f %% of %llu found; %llu of %u in memory, %s read",
             100 * ratio((double)s->expert_hits, (double)s->experts_wanted), (unsigned long long)s->experts_wanted,
             (unsigned long long)s->experts_resident, w->plan.experts, human_bytes(s->expert_bytes_read).text);
-    double asked = (double)(s->expert_bytes_read - s->expert_ahead_bytes);
     if (s->expert_missed_bytes)
-        fprintf(to, " (%.2f %% more than was missed)", 100 * (asked / (double)s->expert_missed_bytes - 1));
-    if (s->experts_hinted)
-        fprintf(to, "; %llu read ahead, %llu of use, %s for nothing", (unsigned long long)s->experts_hinted,
-                (unsigned long long)s->expert_hint_hits, human_bytes(s->expert_wasted_bytes).text);
+        fprintf(to, " (%.2f %% more than was missed)",
+                100 * ((double)s->expert_bytes_read / (double)s->expert_missed_bytes - 1));
     fputc('\n', to);
 }
 

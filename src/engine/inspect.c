@@ -81,10 +81,6 @@ static void take_expert_stats(const experts *x, lamina_stats *stats)
     stats->experts_resident = s.resident;
     stats->expert_bytes_read = s.bytes_read;
     stats->expert_missed_bytes = s.missed_bytes;
-    stats->experts_hinted = s.hinted;
-    stats->expert_hint_hits = s.hint_hits;
-    stats->expert_ahead_bytes = s.ahead_bytes;
-    stats->expert_wasted_bytes = s.wasted_bytes;
 }
 
 void lamina_get_stats(const lamina_engine *e, lamina_stats *stats)

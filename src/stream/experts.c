@@ -140,7 +140,6 @@ static lamina_status take_tables(experts *x, lamina_error *err)
     if (!(x->flights = table(x, EXPERTS_DEPTH, sizeof *x->flights, err))) return LAMINA_E_MEMORY;
     if (!(x->want.ids = table(x, x->config.n_experts, sizeof(uint32_t), err))) return LAMINA_E_MEMORY;
     if (!(x->want.order = table(x, x->config.n_experts, sizeof(uint32_t), err))) return LAMINA_E_MEMORY;
-    if (!(x->hint.ids = table(x, x->config.n_experts, sizeof(uint32_t), err))) return LAMINA_E_MEMORY;
     TRY(policy_new(x->config.m, x->config.n_layers, x->config.n_experts, &x->policy, err));
     x->pool = mem_pages(x->config.m, MEM_EXPERTS, x->layout.pool_bytes, err);
     return x->pool ? LAMINA_OK : LAMINA_E_MEMORY;
@@ -207,7 +206,6 @@ void experts_free(experts *x)
     reader_free(x->reader); /* first: reads in flight write to the memory below */
     if (x->pool) mem_pages_free(m, MEM_EXPERTS, x->pool, x->layout.pool_bytes);
     policy_free(&x->policy);
-    mem_free(m, x->hint.ids);
     mem_free(m, x->want.order);
     mem_free(m, x->want.ids);
     mem_free(m, x->flights);
@@ -220,28 +218,6 @@ void experts_free(experts *x)
 }
 
 /* ---- wanting --------------------------------------------------------------------------------------------------------- */
-
-/* The hint has served, or is replaced: what was read for it is worth what the policy says again. wanted: whether its
- * layer wants the experts marked in state.order now, else none of them. */
-static void end_hint(experts *x, bool wanted)
-{
-    expert_hints *h = &x->hint;
-    for (uint32_t i = 0; i < h->n; i++) {
-        uint32_t at = h->layer * x->config.n_experts + h->ids[i];
-        expert_state *s = &x->state[at];
-        if (!s->hinted) continue;
-        s->hinted = false;
-        bool hit = wanted && s->order != NONE;
-        if (hit) x->stats.hint_hits++;
-        for (uint32_t p = 0; p < cuts_of(x, at)->n_pieces; p++) {
-            uint32_t slot = x->where[piece_number(x, at, p)];
-            if (slot == NONE) continue;
-            if (!hit) pool_count_waste(x, slot);
-            x->slots[slot].ahead = false;
-        }
-    }
-    h->n = h->read_at = h->read_piece = h->slots = 0;
-}
 
 static void end_want(experts *x)
 {
@@ -313,22 +289,7 @@ void experts_want(experts *x, uint32_t layer, const uint32_t *ids, const uint32_
     if (n) memcpy(w->ids, ids, n * sizeof *ids);
     x->stats.wanted += n;
     put_in_order(x);
-    if (x->hint.n && x->hint.layer == layer) end_hint(x, true);
     x->victim = NONE;
-    pool_pump(x);
-}
-
-void experts_hint(experts *x, uint32_t layer, const uint32_t *ids, uint32_t n)
-{
-    if (layer >= x->config.n_layers || n > x->config.n_experts) return;
-    for (uint32_t i = 0; i < n; i++)
-        if (ids[i] >= x->config.n_experts) return;
-    end_hint(x, false);
-    x->hint.layer = layer;
-    x->hint.n = n;
-    if (n) memcpy(x->hint.ids, ids, n * sizeof *ids);
-    x->victim = NONE;
-    while (pool_reap(x, false)) continue;
     pool_pump(x);
 }
 
@@ -407,7 +368,6 @@ lamina_status experts_next(experts *x, expert_piece *piece, bool *more, lamina_e
 void experts_abort(experts *x)
 {
     while (pool_reap(x, true)) continue;
-    end_hint(x, false);
     end_want(x);
     x->failed = false;
 }

@@ -75,18 +75,11 @@ void experts_want(experts *x, uint32_t layer, const uint32_t *ids, const uint32_
 lamina_status experts_next(experts *x, expert_piece *piece, bool *more, lamina_error *err);
 void experts_abort(experts *x);
 
-/* Experts that the given layer will probably want, the likeliest first: read when nothing that is wanted waits to be,
- * into slots worth little, at most an eighth of the pool. It stands until that layer is wanted, or another hint. */
-void experts_hint(experts *x, uint32_t layer, const uint32_t *ids, uint32_t n);
-
 typedef struct experts_stats {
-    uint64_t bytes_read;        /* whole blocks */
-    uint64_t wanted, hits;      /* experts asked for, found whole */
-    uint64_t missed_bytes;      /* of pieces that were asked for and not there, as stored */
-    uint64_t hinted, hint_hits; /* experts of which pieces were read ahead, and of those the ones then wanted */
-    uint64_t ahead_bytes;       /* of bytes_read, those read ahead on a hint */
-    uint64_t wasted_bytes;      /* of those, of experts that were then not wanted */
-    uint64_t resident;          /* experts that are whole in memory now */
+    uint64_t bytes_read;   /* whole blocks */
+    uint64_t wanted, hits; /* experts asked for, found whole */
+    uint64_t missed_bytes; /* of pieces that were asked for and not there, as stored */
+    uint64_t resident;     /* experts that are whole in memory now */
     double stall_seconds;
 } experts_stats;
 void experts_get_stats(const experts *x, experts_stats *stats);

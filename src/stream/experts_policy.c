@@ -61,6 +61,6 @@ double policy_worth(const policy *p, uint32_t layer, uint32_t expert, uint32_t n
 {
     uint32_t layers = layer > now ? layer - now : layer + p->n_layers - now; /* layers until it works again */
     double score = p->score[(size_t)layer * p->n_experts + expert];
-    if (score <= never) return never; /* read on a hint, and never wanted */
+    if (score <= never) return never; /* wanted by no row */
     return score - p->layer[layer].total - p->distance * layers / p->n_layers;
 }

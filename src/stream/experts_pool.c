@@ -1,9 +1,10 @@
 /* Slots and reads: which piece comes next, over which other, what happens when it has arrived. Promises that what is
- * wanted is read in the order of delivery, no further ahead than keeps a device busy (what lies there waiting is not cache), that no piece is pushed out between being wanted and being delivered while
- * another can be (two slots suffice to go on), and that a hint never delays what is wanted. */
+ * wanted is read in the order of delivery, no further ahead than keeps a device busy (what lies there waiting is not
+ * cache), and that no piece is pushed out between being wanted and being delivered while another can be (two slots
+ * suffice to go on). Nothing is read on a guess: see bench/LOG.md. */
 #include "stream/experts_pool.h"
 
-static const double beyond_all = 1, hinted_worth = 0; /* log2 of a share is never above 0 */
+static const double beyond_all = 1; /* log2 of a share is never above 0 */
 
 expert_matrix pool_locate(const experts *x, uint32_t expert, uint32_t matrix)
 {
@@ -45,17 +46,8 @@ static void set_free(experts *x, uint32_t slot)
     x->state[last].place = s->place;
 }
 
-void pool_count_waste(experts *x, uint32_t slot)
-{
-    expert_extent e;
-    if (!x->slots[slot].ahead) return;
-    pool_extent(x, expert_of(x, slot), x->slots[slot].piece % x->kinds.most_pieces, &e);
-    x->stats.wasted_bytes += (uint64_t)e.bytes + e.side_bytes;
-}
-
 static void push_out(experts *x, uint32_t slot)
 {
-    pool_count_waste(x, slot);
     x->state[expert_of(x, slot)].here--;
     set_free(x, slot);
 }
@@ -76,10 +68,8 @@ static uint32_t spare_slot(const experts *x, uint32_t expert, bool any)
     return NONE;
 }
 
-/* A hint says more than the past does: it stands above all that is not wanted. */
 static double worth(const experts *x, uint32_t expert)
 {
-    if (x->state[expert].hinted) return hinted_worth;
     uint32_t n = x->config.n_experts;
     return policy_worth(&x->policy, expert / n, expert % n, x->want.layer);
 }
@@ -148,7 +138,6 @@ static void submit_read(experts *x, uint32_t slot, const span_of *s, unsigned ch
     x->n_free_flights--;
     x->slots[slot].waiting++;
     f->slot = slot;
-    f->ahead = x->slots[slot].ahead;
     f->request.file = s->file;
     f->request.offset = s->begin;
     f->request.bytes = s->bytes;
@@ -157,7 +146,7 @@ static void submit_read(experts *x, uint32_t slot, const span_of *s, unsigned ch
     reader_submit(x->reader, &f->request);
 }
 
-static void submit(experts *x, uint32_t slot, uint32_t expert, uint32_t piece, bool ahead)
+static void submit(experts *x, uint32_t slot, uint32_t expert, uint32_t piece)
 {
     const expert_cuts *c = cuts_of(x, expert);
     expert_matrix m = pool_locate(x, expert, experts_matrix_of(c, piece));
@@ -167,7 +156,6 @@ static void submit(experts *x, uint32_t slot, uint32_t expert, uint32_t piece, b
     span_of rows = {.file = m.file, .begin = e.begin, .bytes = e.bytes, .needed = e.needed};
     span_of side = {.file = m.side_file, .begin = e.side_begin, .bytes = e.side_bytes, .needed = e.side_needed};
     take(x, slot, expert, piece);
-    x->slots[slot].ahead = ahead;
     submit_read(x, slot, &rows, to);
     if (e.side_bytes) submit_read(x, slot, &side, to + e.bytes);
 }
@@ -183,43 +171,26 @@ static bool next_missing(const experts *x, const expert_wants *w, uint32_t *at, 
     return false;
 }
 
-/* false: nothing that is wanted can be read now; *waits: for want of a slot. */
-static bool submit_wanted(experts *x, bool *waits)
+/* false: nothing that is wanted can be read now. */
+static bool submit_wanted(experts *x)
 {
     expert_wants *w = &x->want;
     uint32_t expert;
     if (!w->active || w->ahead >= x->window || !next_missing(x, w, &w->read_at, &w->read_piece, &expert)) return false;
     uint32_t slot = find_slot(x, beyond_all);
-    *waits = slot == NONE;
     if (slot == NONE) return false;
-    submit(x, slot, expert, w->read_piece++, false);
+    submit(x, slot, expert, w->read_piece++);
     x->slots[slot].fresh = true;
     w->ahead++;
-    return true;
-}
-
-static bool submit_hinted(experts *x)
-{
-    expert_hints *h = &x->hint;
-    expert_wants list = {.layer = h->layer, .n = h->n, .ids = h->ids};
-    uint32_t expert;
-    if (h->slots >= x->n_slots / 8) return false;
-    if (!next_missing(x, &list, &h->read_at, &h->read_piece, &expert)) return false;
-    uint32_t slot = find_slot(x, hinted_worth);
-    if (slot == NONE) return false;
-    submit(x, slot, expert, h->read_piece++, true);
-    h->slots++;
-    if (!x->state[expert].hinted) x->stats.hinted++;
-    x->state[expert].hinted = true;
     return true;
 }
 
 void pool_pump(experts *x)
 {
     uint32_t of_piece = x->kinds.sides ? 2 : 1;
-    bool any = false, waits = false;
+    bool any = false;
     if (x->failed) return;
-    while (x->n_free_flights >= of_piece && (submit_wanted(x, &waits) || (!waits && submit_hinted(x)))) any = true;
+    while (x->n_free_flights >= of_piece && submit_wanted(x)) any = true;
     if (any) reader_flush(x->reader);
 }
 
@@ -259,17 +230,15 @@ bool pool_reap(experts *x, bool block)
     expert_slot *t = &x->slots[f->slot];
     uint32_t expert = expert_of(x, f->slot), layer = expert / x->config.n_experts;
     int32_t number = (int32_t)(x->config.layer_numbers ? x->config.layer_numbers[layer] : layer);
-    trace_span(x->config.trace, TRACE_READ + f->lane, f->ahead ? "expert, ahead" : "expert", number, q->bytes,
-               q->submitted, q->completed);
+    trace_span(x->config.trace, TRACE_READ + f->lane, "expert", number, q->bytes, q->submitted, q->completed);
     if (q->error) {
-        t->lost = true; /* ahead and not wanted since: its layer will find it missing, and try again */
-        if (!x->failed && x->state[expert].order != NONE) {
+        t->lost = true;
+        if (!x->failed) {
             x->failed = true;
             describe(x, f, &x->failure);
         }
     } else {
         x->stats.bytes_read += q->bytes;
-        if (f->ahead) x->stats.ahead_bytes += q->bytes;
     }
     if (--t->waiting == 0) settle(x, f->slot);
     f->next = x->free_flight;

@@ -14,17 +14,16 @@ enum { EXPERTS_DEPTH = 64 /* reads in flight */ };
 #define NONE UINT32_MAX /* no piece, no slot, not wanted; an enumerator may not be as large */
 
 typedef struct expert_slot {
-    uint32_t piece;   /* NONE: free */
-    uint32_t next;    /* free ones */
-    uint8_t waiting;  /* reads under way */
-    bool fresh;       /* read for the want under way, and not delivered */
-    bool ahead, lost; /* read for the hint that stands; a read has failed */
+    uint32_t piece;  /* NONE: free */
+    uint32_t next;   /* free ones */
+    uint8_t waiting; /* reads under way */
+    bool fresh;      /* read for the want under way, and not delivered */
+    bool lost;       /* a read has failed */
 } expert_slot;
 
 typedef struct expert_flight {
     read_request request; /* .user: this flight */
     uint32_t slot, lane;
-    bool ahead;
     struct expert_flight *next; /* free ones */
 } expert_flight;
 
@@ -32,7 +31,6 @@ typedef struct expert_state {
     uint32_t slots, here; /* slots it has; of those, the pieces that are there */
     uint32_t place;       /* in experts.kept, when slots > 0 */
     uint32_t order;       /* place in the want under way; NONE: not wanted */
-    bool hinted;          /* of the hint that stands, and pieces of it were read for that */
 } expert_state;
 
 typedef struct expert_wants { /* one layer of a pass */
@@ -44,13 +42,6 @@ typedef struct expert_wants { /* one layer of a pass */
     uint32_t read_at, read_piece; /* next to read */
     uint32_t ahead;               /* pieces read for it and not yet delivered */
 } expert_wants;
-
-typedef struct expert_hints {
-    uint32_t layer, n;
-    uint32_t *ids;                /* [n] */
-    uint32_t read_at, read_piece; /* next to read */
-    uint32_t slots;               /* taken for it */
-} expert_hints;
 
 struct experts {
     experts_config config;
@@ -73,7 +64,6 @@ struct experts {
     expert_flight *flights, *free_flight;
     uint32_t n_free_flights;
     expert_wants want;
-    expert_hints hint;
     bool failed; /* until experts_abort() */
     lamina_error failure;
     experts_stats stats;
@@ -99,9 +89,7 @@ static inline uint32_t wanted_expert(const experts *x, uint32_t order)
 expert_matrix pool_locate(const experts *x, uint32_t expert, uint32_t matrix);
 void pool_extent(const experts *x, uint32_t expert, uint32_t piece, expert_extent *out);
 
-/* Counts the slot as wasted if it was read for the hint that stands. */
-void pool_count_waste(experts *x, uint32_t slot);
-/* Submits reads of what is wanted, then of what is hinted, while slots and flights allow. */
+/* Submits reads of what is wanted, while slots and flights allow. */
 void pool_pump(experts *x);
 /* Takes one completion. false: there was none. */
 bool pool_reap(experts *x, bool block);

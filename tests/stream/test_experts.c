@@ -165,19 +165,8 @@ static lamina_status want_and_take(const mixture *x, experts *s, uint32_t layer,
     return take(x, s, layer, ids, n, good, err);
 }
 
-static void hint_some(const mixture *x, experts *s)
-{
-    uint32_t ids[MOST_EXPERTS], uses[MOST_EXPERTS], n = choose(x, ids, uses);
-    for (uint32_t i = n; i > 1; i--) { /* in any order */
-        uint32_t j = (uint32_t)draw(i), t = ids[i - 1];
-        ids[i - 1] = ids[j];
-        ids[j] = t;
-    }
-    experts_hint(s, (uint32_t)draw(x->n_layers), ids, n);
-}
-
 /* Random passes; every byte that was read is accounted for. */
-static void passes(const mixture *x, const experts_config *c, bool hints)
+static void passes(const mixture *x, const experts_config *c)
 {
     lamina_error err = {0};
     experts *s;
@@ -193,7 +182,6 @@ static void passes(const mixture *x, const experts_config *c, bool hints)
     for (int pass = 0; pass < 12; pass++) {
         for (uint32_t layer = 0; layer < x->n_layers; layer++) {
             bool good;
-            if (hints && draw(2)) hint_some(x, s);
             experts_stats a, b;
             experts_get_stats(s, &a);
             CHECK(want_and_take(x, s, layer, &good, &err) == LAMINA_OK && good,
@@ -201,7 +189,7 @@ static void passes(const mixture *x, const experts_config *c, bool hints)
                   (unsigned long long)(l.pool_bytes / l.slot_bytes), pass, err.text);
             experts_get_stats(s, &b);
             wanted += b.wanted - a.wanted;
-            uint64_t read = b.bytes_read - b.ahead_bytes - (a.bytes_read - a.ahead_bytes);
+            uint64_t read = b.bytes_read - a.bytes_read;
             uint64_t missed = b.missed_bytes - a.missed_bytes;
             CHECK(read >= missed, "read less than was missed");
             CHECK(missed == 0 ? read == 0 : read <= missed + (missed / 1 + 1) * 16384, "read for nothing");
@@ -213,8 +201,6 @@ static void passes(const mixture *x, const experts_config *c, bool hints)
     experts_stats all;
     experts_abort(s);
     experts_get_stats(s, &all);
-    CHECK(all.hint_hits <= all.hinted && all.wasted_bytes <= all.ahead_bytes, "hints");
-    CHECK(hints || all.hinted + all.ahead_bytes == 0, "hints that nobody gave");
     CHECK(all.wanted == wanted && all.stall_seconds >= 0, "wanted");
     CHECK(memory_count(c->m) == allocations, "memory was allocated during a pass");
     experts_free(s);
@@ -231,7 +217,7 @@ static void same_everywhere(void)
                 experts_config c = config_of(&x, mem, draw(3) ? 4096 * (1 + draw(20)) : 0);
                 c.io = engines[e];
                 draw_pool(&c);
-                passes(&x, &c, i % 2);
+                passes(&x, &c);
                 CHECK(memory_free(mem) == 0, "memory is held");
             }
         }
@@ -367,7 +353,6 @@ static void failing_reads(void)
         int failed = 0;
         for (int pass = 0; pass < 20; pass++) {
             bool good;
-            if (round % 2) hint_some(&x, s);
             lamina_status status = want_and_take(&x, s, (uint32_t)draw(x.n_layers), &good, &err);
             CHECK(good, "wrong bytes");
             if (status == LAMINA_OK) continue;
@@ -395,7 +380,7 @@ static void short_and_slow_reads(void)
         c.faults.short_read_every = 1 + (uint64_t)round / 6;
         c.faults.read_delay_us = round % 2 ? 100 : 0;
         draw_pool(&c);
-        passes(&x, &c, round % 2);
+        passes(&x, &c);
         CHECK(memory_free(mem) == 0, "memory is held");
         model_remove(&x.files);
     }
@@ -452,7 +437,6 @@ static void aborts(void)
             for (uint64_t k = draw(12); more && k > 0; k--)
                 CHECK(experts_next(s, &p, &more, &err) == LAMINA_OK, "%s", err.text);
             if (draw(2)) experts_abort(s);
-            if (draw(2)) hint_some(&x, s);
             CHECK(want_and_take(&x, s, (uint32_t)draw(x.n_layers), &good, &err) == LAMINA_OK && good, "%s", err.text);
         }
         uint32_t none = x.n_experts, twice[2] = {0, 0};
@@ -470,50 +454,6 @@ static void aborts(void)
         CHECK(memory_free(mem) == 0, "memory is held");
         model_remove(&x.files);
     }
-}
-
-/* A right hint is a hit when its reads had time; a wrong one is counted as waste, and what is wanted does not wait. */
-static void hints(void)
-{
-    mixture x;
-    do REQUIRE(mixture_make(&x, 20), "cannot write a model");
-    while ((x.n_layers < 2 || x.n_experts < 10) && (model_remove(&x.files), true));
-    memory *mem = memory_new();
-    experts_config c = config_of(&x, mem, 0);
-    experts_layout l;
-    experts_plan(&c, &l);
-    c.pool_bytes = l.whole_pool;
-    lamina_error err = {0};
-    experts *s;
-    REQUIRE(experts_new(&c, &s, &err) == LAMINA_OK, "%s", err.text);
-    uint32_t first = 0, wrong = 1, later[2] = {2, 3};
-    bool good;
-    experts_stats st;
-    experts_want(s, 0, &first, NULL, 1);
-    experts_hint(s, 1, later, 1);
-    CHECK(take(&x, s, 0, &first, 1, &good, &err) == LAMINA_OK && good, "%s", err.text);
-    usleep(50000);
-    experts_want(s, 1, later, NULL, 2);
-    experts_get_stats(s, &st);
-    CHECK(st.hinted == 1 && st.hint_hits == 1 && st.hits == 1 && st.ahead_bytes > 0 && st.wasted_bytes == 0,
-          "hinted %llu, of those wanted %llu, hits %llu", (unsigned long long)st.hinted,
-          (unsigned long long)st.hint_hits, (unsigned long long)st.hits);
-    CHECK(take(&x, s, 1, later, 2, &good, &err) == LAMINA_OK && good, "%s", err.text);
-    experts_hint(s, 0, &wrong, 1);
-    experts_want(s, 0, &first, NULL, 1);
-    CHECK(take(&x, s, 0, &first, 1, &good, &err) == LAMINA_OK && good, "%s", err.text);
-    experts_get_stats(s, &st);
-    CHECK(st.hinted == 2 && st.hint_hits == 1 && st.wasted_bytes > 0 && st.hits == 2, "a wrong hint");
-    experts_hint(s, 7, &wrong, 1); /* no such layer: nothing happens */
-    experts_free(s);
-    c.pool_bytes = l.least_pool; /* no room for guesses */
-    REQUIRE(experts_new(&c, &s, &err) == LAMINA_OK, "%s", err.text);
-    experts_hint(s, 1, later, 2);
-    experts_get_stats(s, &st);
-    CHECK(st.hinted == 0, "hinted into the last slots");
-    experts_free(s);
-    CHECK(memory_free(mem) == 0, "memory is held");
-    model_remove(&x.files);
 }
 
 static void failing_allocations(void)
@@ -693,4 +633,4 @@ static void cuts_hold(void)
 }
 
 TEST_MAIN(T(same_everywhere), T(all_resident), T(scans), T(failing_reads), T(short_and_slow_reads), T(truncated),
-          T(aborts), T(hints), T(failing_allocations), T(published_shapes), T(hostile_sizes), T(cuts_hold))
+          T(aborts), T(failing_allocations), T(published_shapes), T(hostile_sizes), T(cuts_hold))
