@@ -49,7 +49,7 @@ static lamina_status raise_user_piece(builder *b, const gguf *g, const gguf_scor
 {
     gguf_string text = gguf_text_at(g, "tokenizer.ggml.tokens", id);
     if (text.bytes == 0 || !(b->score_flags[id] & PIECE_USER)) return LAMINA_OK;
-    float score = (float)((double)((float)text.bytes * (float)s->greatest) - 0.1);
+    float score = (float)((double)((float)text.bytes * (float)s->greatest) + 0.1);
     return builder_score(b, id, (double)score, PIECE_LOOKUP | PIECE_USER, err);
 }
 

@@ -213,7 +213,7 @@ static lamina_status add_piece(builder *b, sp_model *s, uint32_t id, const sp_pi
 static lamina_status raise_user_piece(builder *b, sp_model *s, uint32_t id, const sp_piece *p, lamina_error *err)
 {
     if (p->kind != KIND_USER_DEFINED) return LAMINA_OK;
-    float score = (float)((double)((float)p->text.bytes * (float)s->greatest) - 0.1);
+    float score = (float)((double)((float)p->text.bytes * (float)s->greatest) + 0.1);
     return builder_score(b, id, (double)score, PIECE_LOOKUP | PIECE_USER, err);
 }
 

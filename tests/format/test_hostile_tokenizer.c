@@ -150,8 +150,39 @@ static void circles(void)
     CHECK(memory_free(m) == 0, "memory is left");
 }
 
+/* An allocation that fails while a checkpoint's tokenizer is read is an error, not a checkpoint without a tokenizer:
+ * else a store would be written without it, and nobody told. */
+static void no_memory_is_an_error(void)
+{
+    static const char *const folders[] = {"sp_bpe", "sp_llama", "glm4"};
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        char path[1024];
+        uint64_t failed = 0;
+        snprintf(path, sizeof path, TEST_DATA "/tokenizer/%s", folders[i]);
+        for (bool done = false; !done && !test_now.current_failed; failed++) {
+            memory *m = memory_new();
+            tokenizer *t = NULL;
+            lamina_error err = {0};
+            checkpoint *c = checkpoint_new(m, CHECKPOINT_HF, path, &err);
+            REQUIRE(c, "%s", err.text);
+            uint64_t before = memory_count(m), n = failed + 1;
+            memory_fail_at(m, n);
+            lamina_status s = tokenizer_of(m, c, &t, &err);
+            done = memory_count(m) - before < n;
+            /* without memory for machine code, patterns are interpreted: that is no failure */
+            CHECK(s == LAMINA_OK ? t != NULL : s == LAMINA_E_MEMORY && !t && !done,
+                  "%s: allocation %llu: status %d: %s", path, (unsigned long long)n, s, err.text);
+            CHECK(s == LAMINA_OK || err.text[0], "%s: no words", path);
+            tokenizer_free(t);
+            checkpoint_free(c);
+            CHECK(memory_free(m) == 0, "memory is left");
+        }
+        CHECK(failed > 20, "%s: %llu allocations", path, (unsigned long long)failed);
+    }
+}
+
 int main(int argc, char **argv)
 {
-    static const test_case cases[] = {T(compact_seeds), T(refusals), T(circles)};
+    static const test_case cases[] = {T(compact_seeds), T(refusals), T(circles), T(no_memory_is_an_error)};
     return test_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }
