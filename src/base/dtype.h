@@ -13,6 +13,19 @@ typedef enum dtype {
     DT_Q8_0, /* 32 elements: f16 scale d, 32 int8 q; value d * q */
     DT_Q4_0, /* 32 elements: f16 scale d, 16 bytes; value d * (nibble - 8); byte j: elements j (low), j + 16 (high) */
     DT_Q4_1, /* 32 elements: f16 scale d, f16 minimum m, 16 bytes as Q4_0; value d * nibble + m */
+    DT_Q5_0, /* 32 elements: f16 d, 32 high bits (bit i: element i), 16 bytes as Q4_0; value d * (q - 16) */
+    DT_Q5_1, /* 32 elements: f16 d, f16 m, 32 high bits, 16 bytes as Q4_0; value d * q + m */
+    /* Super-blocks of 256 elements, i the element. Their products are exact in f32, so a value is rounded once at most,
+     * by the subtraction. */
+    DT_Q2_K, /* 16 scale bytes s, 64 bytes, f16 d, f16 dmin: byte 32 * (i / 128) + i % 32, bits 2 * (i / 32 % 4), is q;
+                value d * (s & 15) * q - dmin * (s >> 4), s of i / 16 */
+    DT_Q3_K, /* 32 bytes of high bits (byte i % 32, bit i / 32), 64 bytes as Q2_K, 12 bytes of 16 6-bit scales s, f16 d:
+                value d * (s - 32) * (q + 4 * high - 4), s of i / 16 */
+    DT_Q4_K, /* f16 d, f16 dmin, 12 bytes of 8 6-bit scales s and minimums m, 128 bytes: byte 32 * (i / 64) + i % 32, low
+                nibble where i / 32 is even, is q; value d * s * q - dmin * m, s and m of i / 32 */
+    DT_Q5_K, /* f16 d, f16 dmin, 12 bytes as Q4_K, 32 bytes of high bits as Q3_K, 128 bytes as Q4_K */
+    DT_Q6_K, /* 128 bytes: byte 64 * (i / 128) + i % 64, low nibble where i / 64 is even; 64 bytes: byte 32 * (i / 128) +
+                i % 32, bits 2 * (i / 32 % 4), are bits 4 and 5 of q; 16 int8 scales s, f16 d; value d * s * (q - 32) */
     DT_F8_E4M3,     /* OCP OFP8: 4 bits of exponent, no infinity, NaN 0x7f and 0xff */
     DT_F8_E5M2,     /* the upper half of an f16 */
     DT_MXFP4,       /* 32 elements: e8m0 scale e, 16 bytes as Q4_0; value fp4(nibble) * 2^(e - 127) */

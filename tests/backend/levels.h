@@ -59,15 +59,29 @@ static inline void fill_floats(float *x, size_t n, bool special)
                                                 : random_float();
 }
 
+/* Where a block has its f16 numbers, plus 1, and by how many bits the first is to be less than a weight. */
+typedef struct halves_of {
+    uint8_t scale, least, bits;
+} halves_of;
+static const halves_of halves[DT_WEIGHTS] = {
+    [DT_F16] = {1, 0, 0},     [DT_Q8_0] = {1, 0, 7},    [DT_Q4_0] = {1, 0, 0},    [DT_Q4_1] = {1, 3, 0},
+    [DT_Q5_0] = {1, 0, 4},    [DT_Q5_1] = {1, 3, 4},    [DT_Q2_K] = {81, 83, 4},  [DT_Q3_K] = {109, 0, 6},
+    [DT_Q4_K] = {1, 3, 8},    [DT_Q5_K] = {1, 3, 9},    [DT_Q6_K] = {209, 0, 11}, [DT_IQ4_NL] = {1, 0, 0},
+    [DT_IQ4_XS] = {1, 0, 0},  [DT_IQ2_XXS] = {1, 0, 0}, [DT_IQ2_XS] = {1, 0, 0},  [DT_IQ2_S] = {1, 0, 0},
+    [DT_IQ3_XXS] = {1, 0, 0}, [DT_IQ3_S] = {1, 0, 0},   [DT_IQ1_S] = {1, 0, 0},   [DT_TQ1_0] = {53, 0, 0},
+    [DT_TQ2_0] = {65, 0, 0},
+};
+
 /* A row of weights as stored. Special: all bits are random. */
 static inline void fill_weights(dtype type, uint8_t *w, uint64_t bytes, bool special)
 {
     for (uint64_t i = 0; i < bytes; i++) w[i] = (uint8_t)random_bits();
     if (special) return;
     uint32_t block = dtype_table[type].block_bytes;
+    halves_of at16 = halves[type];
     for (uint64_t at = 0; at + block <= bytes; at += block) {
         float f = random_float();
-        uint16_t h = f16_from_f32(type == DT_Q8_0 ? f / 128 : f), m = f16_from_f32(random_float());
+        uint16_t h = f16_from_f32(ldexpf(f, -at16.bits)), m = f16_from_f32(ldexpf(random_float(), -at16.bits / 2));
         uint16_t b = (uint16_t)(bits_of(f) >> 16);
         if (type == DT_F32)
             memcpy(w + at, &f, 4);
@@ -82,9 +96,8 @@ static inline void fill_weights(dtype type, uint8_t *w, uint64_t bytes, bool spe
                 w[at + 49 + 2 * i] = (uint8_t)((w[at + 49 + 2 * i] & 15) | (h >> 4 * i & 15) << 4);
         else if (type == DT_NVFP4)
             for (uint32_t i = 0; i < 4; i++) w[at + i] = (uint8_t)(0x30 + random_below(16));
-        else if (type != DT_MXFP4_PAIRS)
-            memcpy(w + at + (type == DT_TQ1_0 || type == DT_TQ2_0 ? block - 2 : 0), &h, 2);
-        if (type == DT_Q4_1) memcpy(w + at + 2, &m, 2);
+        if (at16.scale) memcpy(w + at + at16.scale - 1, &h, 2);
+        if (at16.least) memcpy(w + at + at16.least - 1, &m, 2);
     }
 }
 

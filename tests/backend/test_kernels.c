@@ -78,8 +78,8 @@ static void product(const product_case *c)
 
 static void products_are_the_specification(void)
 {
-    static const uint64_t sizes[] = {1,   2,   15,  16,  17,  31,  32,   33,   47,   64,   96,
-                                     127, 256, 480, 511, 512, 513, 1023, 1024, 1056, 1280, 2081};
+    static const uint64_t sizes[] = {1,   2,   15,  16,  17,  31,   32,   33,   47,   64,   96,  127,
+                                     256, 480, 511, 512, 513, 1023, 1024, 1056, 1280, 2081, 2304};
     for (dtype type = 0; type < DT_WEIGHTS; type++)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
             product_case c = {.type = type, .rows = 1 + random_below(41), .k = sizes[i], .n = 13};
@@ -106,13 +106,13 @@ static void products_of_many_rows(void)
 static void widen_is_the_specification(void)
 {
     for (dtype type = 0; type < DT_WEIGHTS; type++)
-        for (uint64_t k = 1; k <= 512; k++) {
-            enum { ROWS = 3 };
-            if (!dtype_row_ok(type, k) || (k > 160 && k % 64)) continue;
+        for (uint64_t k = 1; k <= 768; k += k < 160 ? 1 : 32) {
+            enum { ROWS = 3, MOST = 768 };
+            if (!dtype_row_ok(type, k)) continue;
             uint64_t row = dtype_row_bytes(type, k), bytes = row * ROWS;
             guarded g = guarded_new(bytes + 1), out = guarded_new(ROWS * k * 4);
             uint8_t *w = g.base + g.bytes - bytes - k % 2;
-            float *x = (float *)(void *)(out.base + out.bytes) - ROWS * k, expected[ROWS * 512];
+            float *x = (float *)(void *)(out.base + out.bytes) - ROWS * k, expected[ROWS * MOST];
             fill_weights(type, w, bytes, k % 3 == 0);
             matrix_rows m = {.type = type, .data = w, .n_rows = ROWS, .cols = k};
             beside side = beside_new(&m, k % 3 == 0);
@@ -179,7 +179,7 @@ static void columns(const columns_case *c)
 
 static void columns_are_the_specification(void)
 {
-    static const uint64_t sizes[] = {1, 15, 16, 17, 32, 63, 64, 96, 129, 256, 480, 513, 768, 1056};
+    static const uint64_t sizes[] = {1, 15, 16, 17, 32, 63, 64, 96, 129, 256, 480, 512, 513, 768, 1056, 2048};
     static const uint32_t counts[] = {1, 2, 3, 5, 6, 7, 13};
     for (dtype type = 0; type < DT_WEIGHTS; type++)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
@@ -195,7 +195,7 @@ static void columns_are_the_specification(void)
 
 static void row_norms_are_the_specification(void)
 {
-    static const uint64_t sizes[] = {1, 17, 32, 96, 256, 1000, 1024, 1056, 1280, 2112};
+    static const uint64_t sizes[] = {1, 17, 32, 96, 256, 1000, 1024, 1056, 1280, 2112, 2560};
     for (dtype type = 0; type < DT_WEIGHTS; type++)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
             enum { ROWS = 9 };

@@ -63,7 +63,7 @@ static void elements_are_the_reference(void)
         check_case(&c);
         free(c.expected);
     }
-    CHECK(n >= 13, "%u types", n);
+    CHECK(n >= 23, "%u types", n);
     free(all);
 }
 

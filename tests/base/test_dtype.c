@@ -29,10 +29,11 @@ static void gguf_numbers(void)
         dtype t;
         const char *name;
     } known[] = {
-        {0, DT_F32, "F32"},       {1, DT_F16, "F16"},          {2, DT_Q4_0, "Q4_0"}, {3, DT_Q4_1, "Q4_1"},
-        {8, DT_Q8_0, "Q8_0"},     {30, DT_BF16, "BF16"},       {28, DT_F64, "F64"},  {24, DT_I8, "I8"},
-        {25, DT_I16, "I16"},      {26, DT_I32, "I32"},         {27, DT_I64, "I64"},  {14, DT_OTHER, "Q6_K"},
-        {4, DT_OTHER, "unknown"}, {1000, DT_OTHER, "unknown"},
+        {0, DT_F32, "F32"},          {1, DT_F16, "F16"},    {2, DT_Q4_0, "Q4_0"},   {3, DT_Q4_1, "Q4_1"},
+        {8, DT_Q8_0, "Q8_0"},        {30, DT_BF16, "BF16"}, {28, DT_F64, "F64"},    {24, DT_I8, "I8"},
+        {25, DT_I16, "I16"},         {26, DT_I32, "I32"},   {27, DT_I64, "I64"},    {14, DT_Q6_K, "Q6_K"},
+        {12, DT_Q4_K, "Q4_K"},       {6, DT_Q5_0, "Q5_0"},  {15, DT_OTHER, "Q8_K"}, {4, DT_OTHER, "unknown"},
+        {1000, DT_OTHER, "unknown"},
     };
     dtype t;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {

@@ -224,27 +224,60 @@ INLINE v32 tail32_bf16(weight_row w, uint64_t g, uint32_t n)
                  widen_bf16_lanes(_mm256_maskz_loadu_epi16(first(rest_of(n)), p + 32))};
 }
 
-/* The f16 at p in all lanes. */
-INLINE v16 scale_at(const uint8_t *p)
+/* The f16 at p; the same where eight bytes can be read, which saves an instruction. */
+INLINE float half_at(const uint8_t *p)
 {
     uint16_t h;
     memcpy(&h, p, sizeof h);
-    return _mm512_cvtph_ps(_mm256_set1_epi16((short)h));
+    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
+}
+/* Four halves from memory: gcc makes two instructions of the intrinsics. */
+INLINE __m128 four_halves(const uint8_t *p)
+{
+    __m128 x;
+    __asm__("vcvtph2ps %1, %0" : "=v"(x) : "m"(*(const uint8_t(*)[8])p));
+    return x;
+}
+INLINE float half_first(const uint8_t *p)
+{
+    return _mm_cvtss_f32(four_halves(p));
 }
 
-INLINE v32 load32_q8_0(weight_row w, uint64_t g)
+INLINE v16 v16_bytes(const uint8_t *p)
 {
-    const uint8_t *p = w.data + g * 34;
-    v16 d = scale_at(p);
-    __m512i lo = _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p + 2)));
-    __m512i hi = _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p + 18)));
-    return (v32){_mm512_mul_ps(d, _mm512_cvtepi32_ps(lo)), _mm512_mul_ps(d, _mm512_cvtepi32_ps(hi))};
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p)));
+}
+INLINE v16 v16_of_bytes(uint64_t lo, uint64_t hi)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_set_epi64x((int64_t)hi, (int64_t)lo)));
+}
+INLINE v16 v16_halves(float lo, float hi)
+{
+    return _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(lo), _mm512_set1_ps(hi));
+}
+/* The same as scales_by_words, of the sixteen bytes that a block begins with. */
+INLINE v16 scales_in_register(const uint8_t *p)
+{
+    __m128i h = _mm_loadu_si128((const void *)p), two = _mm_set1_epi8(0x30);
+    __m128i x = _mm_shuffle_epi8(h, _mm_setr_epi8(4, 5, 6, 7, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15));
+    __m128i y = _mm_shuffle_epi8(h, _mm_setr_epi8(-1, -1, -1, -1, 4, 5, 6, 7, -1, -1, -1, -1, 8, 9, 10, 11));
+    x = _mm_srlv_epi32(x, _mm_setr_epi32(0, 0, 0, 4));
+    x = _mm_and_si128(x, _mm_setr_epi32(0x3f3f3f3f, 0x0f0f0f0f, 0x3f3f3f3f, 0x0f0f0f0f));
+    x = _mm_or_si128(x, _mm_and_si128(_mm_srli_epi32(y, 2), two));
+    __m128 d = _mm_xor_ps(four_halves(p), _mm_setr_ps(0.0f, -0.0f, 0.0f, 0.0f));
+    __m512i eight_each = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    v16 by = _mm512_permutexvar_ps(eight_each, _mm512_castps128_ps512(d));
+    return _mm512_mul_ps(by, _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(x)));
 }
 
 /* Sixteen nibbles of a table: the permutation looks at the low four bits of each lane alone. */
+INLINE __m512i wide_bytes(const uint8_t *q)
+{
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)q));
+}
 INLINE v32 nibbles(const uint8_t *q, v16 table)
 {
-    __m512i i = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)q));
+    __m512i i = wide_bytes(q);
     return (v32){_mm512_permutexvar_ps(i, table), _mm512_permutexvar_ps(_mm512_srli_epi32(i, 4), table)};
 }
 
@@ -253,16 +286,72 @@ INLINE v16 counting(void)
     return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 }
 
-INLINE v32 load32_q4_0(weight_row w, uint64_t g)
+INLINE v32 centred_nibbles(const uint8_t *q, v16 scale)
 {
-    const uint8_t *p = w.data + g * 18;
-    return nibbles(p + 2, _mm512_mul_ps(scale_at(p), _mm512_sub_ps(counting(), _mm512_set1_ps(8.0f))));
+    return nibbles(q, _mm512_mul_ps(scale, _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7)));
 }
 
-INLINE v32 load32_q4_1(weight_row w, uint64_t g)
+INLINE v32 scaled_nibbles(const uint8_t *q, v16 scale, v16 least)
 {
-    const uint8_t *p = w.data + g * 20;
-    return nibbles(p + 4, _mm512_fmadd_ps(scale_at(p), counting(), scale_at(p + 2)));
+    return nibbles(q, _mm512_fmadd_ps(scale, counting(), least));
+}
+
+INLINE v32 nibbles_k(const uint8_t *q, bool high, v16 scale, v16 least)
+{
+    v16 table = _mm512_fmadd_ps(scale, counting(), least);
+    __m512i x = wide_bytes(q), y = wide_bytes(q + LANES);
+    if (high) x = _mm512_srli_epi32(x, 4), y = _mm512_srli_epi32(y, 4);
+    return (v32){_mm512_permutexvar_ps(x, table), _mm512_permutexvar_ps(y, table)};
+}
+
+INLINE v32 five_bits(const uint8_t *q, uint32_t h)
+{
+    v32 x = nibbles(q, counting());
+    v16 high = _mm512_set1_ps(16.0f);
+    return (v32){_mm512_mask_add_ps(x.lo, (__mmask16)h, x.lo, high),
+                 _mm512_mask_add_ps(x.hi, (__mmask16)(h >> 16), x.hi, high)};
+}
+
+typedef __m512i b64;
+INLINE b64 b64_load(const uint8_t *p)
+{
+    return _mm512_loadu_si512(p);
+}
+INLINE b64 b64_twice(const uint8_t *p)
+{
+    return _mm512_broadcast_i64x4(_mm256_loadu_si256((const void *)p));
+}
+INLINE void b64_store(uint8_t *p, b64 x)
+{
+    _mm512_storeu_si512(p, x);
+}
+INLINE b64 b64_set1(uint8_t x)
+{
+    return _mm512_set1_epi8((char)x);
+}
+INLINE b64 b64_and(b64 x, b64 y)
+{
+    return _mm512_and_si512(x, y);
+}
+INLINE b64 b64_or(b64 x, b64 y)
+{
+    return _mm512_or_si512(x, y);
+}
+INLINE b64 b64_sub(b64 x, b64 y)
+{
+    return _mm512_sub_epi8(x, y);
+}
+INLINE __m512i both_halves(short lo, short hi)
+{
+    return _mm512_inserti64x4(_mm512_set1_epi16(lo), _mm256_set1_epi16(hi), 1);
+}
+INLINE b64 b64_left(b64 x, short lo, short hi)
+{
+    return _mm512_sllv_epi16(x, both_halves(lo, hi));
+}
+INLINE b64 b64_right(b64 x, short lo, short hi)
+{
+    return _mm512_srlv_epi16(x, both_halves(lo, hi));
 }
 
 /* e4m3 as f16 bits, of 2^-8 times the number: its bits are moved up beside the sign. A carry out of seven ones, which
@@ -408,5 +497,6 @@ INLINE v32 v32_cross(v32 x)
 #define PREFETCH_BYTES    512
 #define FMA_CHAINS        16
 #define PACKED_LEVEL      "packed_avx512.h"
+#define SCALES_K          scales_in_register
 
 #include "lanes.h"

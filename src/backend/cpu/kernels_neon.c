@@ -269,13 +269,15 @@ INLINE v32 tail32_bf16(weight_row w, uint64_t g, uint32_t n)
     return load32_bf16((weight_row){.data = copy}, 0);
 }
 
-/* The f16 at p in all lanes. */
-INLINE v16 scale_at(const uint8_t *p)
+INLINE float half_at(const uint8_t *p)
 {
     uint16_t h;
     memcpy(&h, p, sizeof h);
-    float32x4_t x = vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(h)));
-    return (v16){x, x, x, x};
+    return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(h))), 0);
+}
+INLINE float half_first(const uint8_t *p)
+{
+    return half_at(p);
 }
 
 INLINE v16 signed_lanes(int8x16_t q)
@@ -284,37 +286,107 @@ INLINE v16 signed_lanes(int8x16_t q)
     return (v16){vcvtq_f32_s32(vmovl_s16(vget_low_s16(x))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(x))),
                  vcvtq_f32_s32(vmovl_s16(vget_low_s16(y))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(y)))};
 }
-
-INLINE v32 load32_q8_0(weight_row w, uint64_t g)
+INLINE v16 v16_bytes(const uint8_t *p)
 {
-    const uint8_t *p = w.data + g * 34;
-    v16 d = scale_at(p);
-    return (v32){v16_mul(d, signed_lanes(vreinterpretq_s8_u8(vld1q_u8(p + 2)))),
-                 v16_mul(d, signed_lanes(vreinterpretq_s8_u8(vld1q_u8(p + 18))))};
+    return signed_lanes(vreinterpretq_s8_u8(vld1q_u8(p)));
+}
+INLINE v16 v16_of_bytes(uint64_t lo, uint64_t hi)
+{
+    return signed_lanes(vcombine_s8(vcreate_s8(lo), vcreate_s8(hi)));
+}
+INLINE v16 v16_halves(float lo, float hi)
+{
+    float32x4_t x = vdupq_n_f32(lo), y = vdupq_n_f32(hi);
+    return (v16){x, x, y, y};
 }
 
-/* The low nibbles of 16 bytes, then the high ones, less `bias`. */
-INLINE v32 nibbles(const uint8_t *q, int8_t bias)
+INLINE int8x16_t low_nibbles(uint8x16_t x)
+{
+    return vreinterpretq_s8_u8(vandq_u8(x, vdupq_n_u8(15)));
+}
+INLINE int8x16_t high_nibbles(uint8x16_t x)
+{
+    return vreinterpretq_s8_u8(vshrq_n_u8(x, 4));
+}
+
+INLINE v32 centred_nibbles(const uint8_t *q, v16 scale)
 {
     uint8x16_t x = vld1q_u8(q);
-    int8x16_t low = vreinterpretq_s8_u8(vandq_u8(x, vdupq_n_u8(15))), high = vreinterpretq_s8_u8(vshrq_n_u8(x, 4));
-    return (v32){signed_lanes(vsubq_s8(low, vdupq_n_s8(bias))), signed_lanes(vsubq_s8(high, vdupq_n_s8(bias)))};
+    int8x16_t eight = vdupq_n_s8(8);
+    return (v32){v16_mul(scale, signed_lanes(vsubq_s8(low_nibbles(x), eight))),
+                 v16_mul(scale, signed_lanes(vsubq_s8(high_nibbles(x), eight)))};
 }
 
-INLINE v32 load32_q4_0(weight_row w, uint64_t g)
+INLINE v32 scaled_nibbles(const uint8_t *q, v16 scale, v16 least)
 {
-    const uint8_t *p = w.data + g * 18;
-    v16 d = scale_at(p);
-    v32 q = nibbles(p + 2, 8);
-    return (v32){v16_mul(d, q.lo), v16_mul(d, q.hi)};
+    uint8x16_t x = vld1q_u8(q);
+    return (v32){v16_fma(scale, signed_lanes(low_nibbles(x)), least),
+                 v16_fma(scale, signed_lanes(high_nibbles(x)), least)};
 }
 
-INLINE v32 load32_q4_1(weight_row w, uint64_t g)
+INLINE v32 nibbles_k(const uint8_t *q, bool high, v16 scale, v16 least)
 {
-    const uint8_t *p = w.data + g * 20;
-    v16 d = scale_at(p), m = scale_at(p + 2);
-    v32 q = nibbles(p + 4, 0);
-    return (v32){v16_fma(d, q.lo, m), v16_fma(d, q.hi, m)};
+    uint8x16_t x = vld1q_u8(q), y = vld1q_u8(q + 16);
+    int8x16_t a = high ? high_nibbles(x) : low_nibbles(x), b = high ? high_nibbles(y) : low_nibbles(y);
+    return (v32){v16_fma(scale, signed_lanes(a), least), v16_fma(scale, signed_lanes(b), least)};
+}
+
+/* Bit i of h comes to byte i, as 16. */
+INLINE uint8x16_t spread_bits(uint32_t h)
+{
+    const uint8x16_t bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    uint8x16_t bytes = vcombine_u8(vdup_n_u8((uint8_t)h), vdup_n_u8((uint8_t)(h >> 8)));
+    return vandq_u8(vtstq_u8(bytes, bit), vdupq_n_u8(16));
+}
+
+INLINE v32 five_bits(const uint8_t *q, uint32_t h)
+{
+    uint8x16_t x = vld1q_u8(q);
+    int8x16_t lo = vreinterpretq_s8_u8(spread_bits(h)), hi = vreinterpretq_s8_u8(spread_bits(h >> 16));
+    return (v32){signed_lanes(vorrq_s8(low_nibbles(x), lo)), signed_lanes(vorrq_s8(high_nibbles(x), hi))};
+}
+
+typedef struct b64 {
+    uint8x16_t a, b, c, d;
+} b64;
+INLINE b64 b64_load(const uint8_t *p)
+{
+    return (b64){vld1q_u8(p), vld1q_u8(p + 16), vld1q_u8(p + 32), vld1q_u8(p + 48)};
+}
+INLINE b64 b64_twice(const uint8_t *p)
+{
+    uint8x16_t x = vld1q_u8(p), y = vld1q_u8(p + 16);
+    return (b64){x, y, x, y};
+}
+INLINE void b64_store(uint8_t *p, b64 x)
+{
+    vst1q_u8(p, x.a), vst1q_u8(p + 16, x.b), vst1q_u8(p + 32, x.c), vst1q_u8(p + 48, x.d);
+}
+INLINE b64 b64_set1(uint8_t n)
+{
+    uint8x16_t x = vdupq_n_u8(n);
+    return (b64){x, x, x, x};
+}
+INLINE b64 b64_and(b64 x, b64 y)
+{
+    return (b64){vandq_u8(x.a, y.a), vandq_u8(x.b, y.b), vandq_u8(x.c, y.c), vandq_u8(x.d, y.d)};
+}
+INLINE b64 b64_or(b64 x, b64 y)
+{
+    return (b64){vorrq_u8(x.a, y.a), vorrq_u8(x.b, y.b), vorrq_u8(x.c, y.c), vorrq_u8(x.d, y.d)};
+}
+INLINE b64 b64_sub(b64 x, b64 y)
+{
+    return (b64){vsubq_u8(x.a, y.a), vsubq_u8(x.b, y.b), vsubq_u8(x.c, y.c), vsubq_u8(x.d, y.d)};
+}
+INLINE b64 b64_left(b64 x, int8_t lo, int8_t hi)
+{
+    int8x16_t m = vdupq_n_s8(lo), n = vdupq_n_s8(hi);
+    return (b64){vshlq_u8(x.a, m), vshlq_u8(x.b, m), vshlq_u8(x.c, n), vshlq_u8(x.d, n)};
+}
+INLINE b64 b64_right(b64 x, int8_t lo, int8_t hi)
+{
+    return b64_left(x, (int8_t)-lo, (int8_t)-hi);
 }
 
 /* e4m3 as f16 bits, of 2^-8 times the number: its bits are moved up beside the sign. A carry out of seven ones, which
@@ -477,5 +549,6 @@ INLINE v32 v32_cross(v32 x)
 #define PREFETCH_BYTES    512
 #define FMA_CHAINS        6
 #define PACKED_LEVEL      "packed_neon.h"
+#define SCALES_K          scales_by_words
 
 #include "lanes.h"

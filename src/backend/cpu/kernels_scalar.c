@@ -40,6 +40,13 @@ TYPE(bf16, DT_BF16)
 TYPE(q8_0, DT_Q8_0)
 TYPE(q4_0, DT_Q4_0)
 TYPE(q4_1, DT_Q4_1)
+TYPE(q5_0, DT_Q5_0)
+TYPE(q5_1, DT_Q5_1)
+TYPE(q2_k, DT_Q2_K)
+TYPE(q3_k, DT_Q3_K)
+TYPE(q4_k, DT_Q4_K)
+TYPE(q5_k, DT_Q5_K)
+TYPE(q6_k, DT_Q6_K)
 TYPE(f8_e4m3, DT_F8_E4M3)
 TYPE(f8_e5m2, DT_F8_E5M2)
 TYPE(mxfp4, DT_MXFP4)
@@ -276,6 +283,13 @@ void kernels_scalar(kernels *k)
                               [DT_Q8_0] = ROW(q8_0),
                               [DT_Q4_0] = ROW(q4_0),
                               [DT_Q4_1] = ROW(q4_1),
+                              [DT_Q5_0] = ROW(q5_0),
+                              [DT_Q5_1] = ROW(q5_1),
+                              [DT_Q2_K] = ROW(q2_k),
+                              [DT_Q3_K] = ROW(q3_k),
+                              [DT_Q4_K] = ROW(q4_k),
+                              [DT_Q5_K] = ROW(q5_k),
+                              [DT_Q6_K] = ROW(q6_k),
                               [DT_F8_E4M3] = ROW(f8_e4m3),
                               [DT_F8_E5M2] = ROW(f8_e5m2),
                               [DT_MXFP4] = ROW(mxfp4),

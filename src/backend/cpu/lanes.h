@@ -30,139 +30,7 @@
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
-typedef v32 (*load32_fn)(weight_row row, uint64_t group);             /* 32 elements from 32 * group */
-typedef v32 (*tail32_fn)(weight_row row, uint64_t group, uint32_t n); /* n < 32 of them, then zeros */
-
-/* Types of whole blocks have no tail. */
-INLINE v32 no_tail(weight_row row, uint64_t group, uint32_t n)
-{
-    (void)row, (void)group, (void)n;
-    return (v32){v16_zero(), v16_zero()};
-}
-
-INLINE void widen_row(load32_fn load, tail32_fn tail, weight_row row, uint64_t k, float *out)
-{
-    uint64_t groups = k / GROUP;
-    uint32_t rest = (uint32_t)(k % GROUP);
-    for (uint64_t g = 0; g < groups; g++) {
-        v32 w = load(row, g);
-        v16_store(out + g * GROUP, w.lo);
-        v16_store(out + g * GROUP + LANES, w.hi);
-    }
-    if (!rest) return;
-    v32 w = tail(row, groups, rest);
-    v16_store_n(out + groups * GROUP, w.lo, rest < LANES ? rest : LANES);
-    if (rest > LANES) v16_store_n(out + groups * GROUP + LANES, w.hi, rest - LANES);
-}
-
-INLINE void widen_panel(load32_fn load, tail32_fn tail, weight_row row, uint64_t group, uint64_t n, float *out,
-                        size_t step)
-{
-    uint32_t rest = (uint32_t)(n % GROUP);
-    for (uint64_t end = group + n / GROUP; group < end; group++, out += 2 * step) {
-        v32 w = load(row, group);
-        v16_store(out, w.lo);
-        v16_store(out + step, w.hi);
-    }
-    if (!rest) return;
-    v32 w = tail(row, group, rest);
-    v16_store(out, w.lo);
-    if (rest > LANES) v16_store(out + step, w.hi);
-}
-
-/* R weight rows by N token rows, widened in registers. */
-INLINE void dots_block(load32_fn load, tail32_fn tail, const dots_args *a, uint64_t r0, const uint32_t R,
-                       const uint32_t N)
-{
-    v16 acc[MAX_PANEL][MAX_TILE];
-    weight_row row[MAX_PANEL];
-    UNROLL for (uint32_t r = 0; r < R; r++) row[r] = weight_row_at(a->w, a->row_bytes, a->row0 + r0 + r);
-    UNROLL for (uint32_t r = 0; r < R; r++) UNROLL for (uint32_t t = 0; t < N; t++) acc[r][t] = v16_zero();
-    const float *x = a->x;
-    uint64_t groups = a->w->cols / GROUP;
-    uint32_t rest = (uint32_t)(a->w->cols % GROUP);
-    uint64_t group_bytes = groups ? a->row_bytes / groups : 0; /* about: it places a hint only */
-    for (uint64_t g = 0; g < groups; g++, x += (size_t)GROUP * N) {
-        UNROLL for (uint32_t r = 0; r < R; r++)
-        {
-            __builtin_prefetch(row[r].data + g * group_bytes + PREFETCH_BYTES);
-            v32 w = load(row[r], g);
-            UNROLL for (uint32_t t = 0; t < N; t++) acc[r][t] = v16_fma(w.lo, v16_load(x + LANES * t), acc[r][t]);
-            UNROLL for (uint32_t t = 0; t < N; t++) acc[r][t] = v16_fma(w.hi, v16_load(x + LANES * (N + t)), acc[r][t]);
-        }
-    }
-    if (rest) {
-        UNROLL for (uint32_t r = 0; r < R; r++)
-        {
-            v32 w = tail(row[r], groups, rest);
-            UNROLL for (uint32_t t = 0; t < N; t++) acc[r][t] = v16_fma(w.lo, v16_load(x + LANES * t), acc[r][t]);
-            if (rest > LANES)
-                UNROLL for (uint32_t t = 0; t < N; t++) acc[r][t] =
-                    v16_fma(w.hi, v16_load(x + LANES * (N + t)), acc[r][t]);
-        }
-    }
-    UNROLL for (uint32_t t = 0; t < N; t++) UNROLL for (uint32_t r = 0; r < R; r++) a->y[t * a->stride + r0 + r] =
-        v16_sum(acc[r][t]);
-}
-
-INLINE void dots_rows(load32_fn load, tail32_fn tail, const dots_args *a, const uint32_t N)
-{
-    uint64_t r = 0;
-    for (; r + FUSED_ROWS(N) <= a->n_rows; r += FUSED_ROWS(N)) dots_block(load, tail, a, r, FUSED_ROWS(N), N);
-    for (; r < a->n_rows; r++) dots_block(load, tail, a, r, 1, N);
-}
-
-INLINE void dots_any(load32_fn load, tail32_fn tail, const dots_args *a)
-{
-    switch (a->n) { /* FUSED of them can happen */
-    case 1:
-        dots_rows(load, tail, a, 1);
-        break;
-    case 2:
-        dots_rows(load, tail, a, 2);
-        break;
-    case 3:
-        dots_rows(load, tail, a, FUSED < 3 ? FUSED : 3);
-        break;
-    default:
-        dots_rows(load, tail, a, FUSED < 4 ? FUSED : 4);
-        break;
-    }
-}
-
-#include "lanes_grids.h"
-
-#define WEIGHT(type, tail)                                                                                             \
-    static void widen_##type(const weight_row *row, uint64_t k, float *out)                                            \
-    {                                                                                                                  \
-        widen_row(load32_##type, tail, *row, k, out);                                                                  \
-    }                                                                                                                  \
-    static void panel_##type(const weight_row *row, uint64_t k0, uint64_t n, float *out, size_t step)                  \
-    {                                                                                                                  \
-        widen_panel(load32_##type, tail, *row, k0 / GROUP, n, out, step);                                              \
-    }                                                                                                                  \
-    static void dots_##type(const dots_args *a)                                                                        \
-    {                                                                                                                  \
-        dots_any(load32_##type, tail, a);                                                                              \
-    }
-WEIGHT(f32, tail32_f32)
-WEIGHT(f16, tail32_f16)
-WEIGHT(bf16, tail32_bf16)
-WEIGHT(q8_0, no_tail)
-WEIGHT(q4_0, no_tail)
-WEIGHT(q4_1, no_tail)
-WEIGHT(f8_e4m3, tail32_f8_e4m3)
-WEIGHT(f8_e5m2, tail32_f8_e5m2)
-WEIGHT(mxfp4, no_tail)
-WEIGHT(mxfp4_pairs, no_tail)
-#define GRID_WEIGHT(name, type) WEIGHT(name, no_tail)
-GRID_TYPES(GRID_WEIGHT)
-#include "lanes_packed.h"
-#define WEIGHT_ROW(type)                                                                                               \
-    {                                                                                                                  \
-        .widen = widen_##type, .panel = panel_##type, .dots = dots_##type                                              \
-    }
-#define GRID_ROW(name, type) [type] = WEIGHT_ROW(name),
+#include "lanes_weights.h"
 
 /* Registers rather than v16, so that between two loads of a weight's register lie only its own products: with sixteen
  * registers there is no room for more. */
@@ -923,6 +791,13 @@ void LEVEL(kernels)(kernels *k)
                               [DT_Q8_0] = WEIGHT_ROW(q8_0),
                               [DT_Q4_0] = WEIGHT_ROW(q4_0),
                               [DT_Q4_1] = WEIGHT_ROW(q4_1),
+                              [DT_Q5_0] = WEIGHT_ROW(q5_0),
+                              [DT_Q5_1] = WEIGHT_ROW(q5_1),
+                              [DT_Q2_K] = WEIGHT_ROW(q2_k),
+                              [DT_Q3_K] = WEIGHT_ROW(q3_k),
+                              [DT_Q4_K] = WEIGHT_ROW(q4_k),
+                              [DT_Q5_K] = WEIGHT_ROW(q5_k),
+                              [DT_Q6_K] = WEIGHT_ROW(q6_k),
                               [DT_F8_E4M3] = WEIGHT_ROW(f8_e4m3),
                               [DT_F8_E5M2] = WEIGHT_ROW(f8_e5m2),
                               [DT_MXFP4] = WEIGHT_ROW(mxfp4),

@@ -85,6 +85,84 @@ static float weight_q4_1(const uint8_t *row, uint64_t i)
     return fmaf(half_at(b), nibble(b + 4, i % 32), half_at(b + 2));
 }
 
+/* The quantised types with more than one scale a block: see dtype.h. Products are exact, so that fma rounds as a product
+ * and a difference do. */
+static float high_bit(const uint8_t *bits, uint64_t i)
+{
+    return (float)(bits[i / 8] >> i % 8 & 1);
+}
+
+static float weight_q5_0(const uint8_t *row, uint64_t i)
+{
+    const uint8_t *b = row + i / 32 * 22;
+    return half_at(b) * (nibble(b + 6, i % 32) + 16.0f * high_bit(b + 2, i % 32) - 16.0f);
+}
+
+static float weight_q5_1(const uint8_t *row, uint64_t i)
+{
+    const uint8_t *b = row + i / 32 * 24;
+    return fmaf(half_at(b), nibble(b + 8, i % 32) + 16.0f * high_bit(b + 4, i % 32), half_at(b + 2));
+}
+
+static int two_bits(const uint8_t *q, uint64_t i)
+{
+    return q[i / 128 * 32 + i % 32] >> i / 32 % 4 * 2 & 3;
+}
+
+static float weight_q2_k(const uint8_t *row, uint64_t i)
+{
+    const uint8_t *b = row + i / 256 * 84;
+    int scale = b[i % 256 / 16];
+    float d = half_at(b + 80) * (float)(scale & 15), m = half_at(b + 82) * (float)(scale >> 4);
+    return fmaf(d, (float)two_bits(b + 16, i % 256), -m);
+}
+
+static float weight_q3_k(const uint8_t *row, uint64_t i)
+{
+    const uint8_t *b = row + i / 256 * 110, *scales = b + 96;
+    i %= 256;
+    uint64_t j = i / 16;
+    int scale = (j < 8 ? scales[j] & 15 : scales[j - 8] >> 4) | (scales[8 + j % 4] >> j / 4 * 2 & 3) << 4;
+    int q = two_bits(b + 32, i) + 4 * (b[i % 32] >> i / 32 & 1) - 4;
+    return half_at(b + 108) * (float)(scale - 32) * (float)q;
+}
+
+/* Of group j: its scale is bits 0 to 5 of byte j, or 0 to 3 of byte 8 + j % 4 below 6 and 7 of byte j - 4; its minimum
+ * lies four bytes further, and in the upper four bits. */
+static float scaled_k(const uint8_t *b, uint64_t j, int q)
+{
+    const uint8_t *p = b + 4;
+    int scale = j < 4 ? p[j] & 63 : (p[4 + j] & 15) | p[j - 4] >> 6 << 4;
+    int least = j < 4 ? p[4 + j] & 63 : p[4 + j] >> 4 | p[j] >> 6 << 4;
+    return fmaf(half_at(b) * (float)scale, (float)q, -(half_at(b + 2) * (float)least));
+}
+
+static int nibble_k(const uint8_t *q, uint64_t i)
+{
+    return q[i / 64 * 32 + i % 32] >> i / 32 % 2 * 4 & 15;
+}
+
+static float weight_q4_k(const uint8_t *row, uint64_t i)
+{
+    const uint8_t *b = row + i / 256 * 144;
+    return scaled_k(b, i % 256 / 32, nibble_k(b + 16, i % 256));
+}
+
+static float weight_q5_k(const uint8_t *row, uint64_t i)
+{
+    const uint8_t *b = row + i / 256 * 176;
+    i %= 256;
+    return scaled_k(b, i / 32, nibble_k(b + 48, i) | (b[16 + i % 32] >> i / 32 & 1) << 4);
+}
+
+static float weight_q6_k(const uint8_t *row, uint64_t i)
+{
+    const uint8_t *b = row + i / 256 * 210;
+    i %= 256;
+    int q = (b[i / 128 * 64 + i % 64] >> i / 64 % 2 * 4 & 15) | two_bits(b + 128, i) << 4;
+    return half_at(b + 208) * (float)(int8_t)b[192 + i / 16] * (float)(q - 32);
+}
+
 /* 2^-8 times the number: what is left when its bits are moved to where an f16 has them. */
 static float weight_e4m3(uint8_t code)
 {
@@ -128,6 +206,20 @@ float spec_weight(const matrix_rows *w, uint64_t r, uint64_t c)
         return weight_q4_0(row, c);
     case DT_Q4_1:
         return weight_q4_1(row, c);
+    case DT_Q5_0:
+        return weight_q5_0(row, c);
+    case DT_Q5_1:
+        return weight_q5_1(row, c);
+    case DT_Q2_K:
+        return weight_q2_k(row, c);
+    case DT_Q3_K:
+        return weight_q3_k(row, c);
+    case DT_Q4_K:
+        return weight_q4_k(row, c);
+    case DT_Q5_K:
+        return weight_q5_k(row, c);
+    case DT_Q6_K:
+        return weight_q6_k(row, c);
     case DT_F8_E4M3:
         return weight_e4m3(row[c]) * (scale * 0x1p+8f);
     case DT_F8_E5M2:
