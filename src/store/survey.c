@@ -17,7 +17,7 @@ enum { FORMS = 3, SURVEY_BLOCK = 4 << 20 };
 
 static const dtype form_types[FORMS] = {DT_BF16_PACKED3, DT_BF16_PACKED4, DT_F16_PACKED3};
 
-typedef struct state { /* of a tensor */
+typedef struct state { /* of a tensor, or of those like it */
     uint64_t columns, source_row;
     uint64_t room[FORMS]; /* the most escapes with which the form is worth it */
     uint64_t most[FORMS]; /* found so far; more than room: out */
@@ -27,7 +27,7 @@ typedef struct survey {
     const store_job *job;
     const survey_item *items;
     size_t n;
-    state *states; /* [n] */
+    state *states; /* [n]; used: those of the first of their like */
     sources sources;
     size_t buffer; /* bytes of a thread's, without two pages and a row of halves */
     pthread_mutex_t lock;
@@ -119,7 +119,7 @@ static void count_row(const state *t, dtype type, const uint8_t *row, uint8_t *h
 static bool take(survey *s, stretch *out)
 {
     for (; s->next < s->n; s->next++, s->next_row = 0) {
-        const state *t = &s->states[s->next];
+        const state *t = &s->states[s->items[s->next].like];
         uint64_t left = image_rows(s->items[s->next].t) - s->next_row, most = s->buffer / t->source_row;
         if (!any_open(t)) s->done += left * t->source_row;
         if (!any_open(t) || left == 0) continue;
@@ -134,7 +134,7 @@ static lamina_status count_stretch(surveyor *w, const stretch *x, uint64_t *most
 {
     survey *s = w->s;
     const tensor *t = s->items[x->item].t;
-    const state *a = &s->states[x->item];
+    const state *a = &s->states[s->items[x->item].like];
     const uint8_t *at;
     TRY(sources_read(&s->sources, t->file, t->offset + x->row * a->source_row, (size_t)(x->rows * a->source_row),
                      w->bounce, &at, err));
@@ -149,7 +149,7 @@ static void *work(void *arg)
     stretch x;
     pthread_mutex_lock(&s->lock);
     while (!s->stop && take(s, &x)) {
-        state *t = &s->states[x.item];
+        state *t = &s->states[s->items[x.item].like];
         uint64_t most[FORMS];
         lamina_error error = {0};
         memcpy(most, t->most, sizeof most);
@@ -284,7 +284,8 @@ lamina_status survey_packed(const store_job *job, const image *im, uint64_t buff
     lamina_status status = sources_new(im, &s.sources, err);
     if (status == LAMINA_OK) status = run_survey(&s, buffers, err);
     sources_free(&s.sources);
-    for (size_t i = 0; i < n && status == LAMINA_OK; i++) end_state(&s.states[i], items[i].target, items[i].t->type);
+    for (size_t i = 0; i < n && status == LAMINA_OK; i++)
+        end_state(&s.states[items[i].like], items[i].target, items[i].t->type);
     mem_free(job->m, s.states);
     return status;
 }

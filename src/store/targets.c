@@ -46,25 +46,77 @@ static void find_uses(const model *mo, uint8_t *uses)
         note(mo, model_end(mo, (role)r), r != ROLE_EMBED && r != ROLE_HEAD, uses);
 }
 
+static bool is_half_wide(const tensor *t)
+{
+    return t->bytes && (t->type == DT_BF16 || t->type == DT_F16 || t->type == DT_F32);
+}
+
+/* The experts of a layer are read into slots of one size and applied alike: each of their matrices is packed in all of
+ * them, in one form, or in none. */
+static bool experts_agree(const model *mo, const model_layer *layer, int matrix, const uint8_t *uses)
+{
+    const tensor *first = &mo->source->tensors[layer->experts[0].w[matrix].tensor];
+    for (uint32_t e = 0; e < mo->experts.count; e++) {
+        uint32_t index = layer->experts[e].w[matrix].tensor;
+        const tensor *t = &mo->source->tensors[index];
+        if (uses[index] != USE_ROWS || t->type != first->type || image_columns(t) != image_columns(first)) return false;
+    }
+    return true;
+}
+
+/* like [n_tensors], each its own: becomes the first tensor of those that are packed in one form. */
+static void join_experts(const model *mo, uint8_t *uses, size_t *like)
+{
+    for (uint32_t i = 0; i < mo->n_layers; i++) {
+        const model_layer *layer = &mo->layers[i];
+        for (int j = 0; layer->experts && j < EXPERT_MATRICES; j++) {
+            if (!layer->experts[0].w[j].rows) continue;
+            bool agree = experts_agree(mo, layer, j, uses);
+            for (uint32_t e = 0; e < mo->experts.count; e++) {
+                uint32_t index = layer->experts[e].w[j].tensor;
+                if (!agree) uses[index] = USE_OTHER;
+                like[index] = layer->experts[0].w[j].tensor;
+            }
+        }
+    }
+}
+
+/* Makes items of the tensors that can be packed; item_of [n_tensors] is scratch. */
+static size_t list_items(const model *mo, const uint8_t *uses, const size_t *like, size_t *item_of, survey_item *items,
+                         image_target *targets)
+{
+    const checkpoint *c = mo->source;
+    size_t n = 0;
+    for (size_t i = 0; i < c->n_tensors; i++) {
+        if (uses[i] != USE_ROWS || !is_half_wide(&c->tensors[i])) continue;
+        item_of[i] = n;
+        items[n++] = (survey_item){.t = &c->tensors[i], .target = &targets[i], .like = like[i]};
+    }
+    for (size_t i = 0; i < n; i++) items[i].like = item_of[items[i].like];
+    return n;
+}
+
 static lamina_status pack_what_pays(const store_job *job, const image *im, const model *from, uint64_t buffers,
                                     image_target *targets, lamina_error *err)
 {
-    const checkpoint *c = from->source;
-    uint8_t *uses = mem_alloc(job->m, MEM_OTHER, c->n_tensors, err);
-    survey_item *items = uses ? mem_array(job->m, MEM_OTHER, c->n_tensors, sizeof *items, err) : NULL;
+    size_t n = from->source->n_tensors;
+    memory *m = job->m;
+    uint8_t *uses = mem_alloc(m, MEM_OTHER, n, err);
+    size_t *like = uses ? mem_array(m, MEM_OTHER, n, sizeof *like, err) : NULL;
+    size_t *item_of = like ? mem_array(m, MEM_OTHER, n, sizeof *item_of, err) : NULL;
+    survey_item *items = item_of ? mem_array(m, MEM_OTHER, n, sizeof *items, err) : NULL;
     lamina_status status = items ? LAMINA_OK : NO_MEMORY(err);
     if (status == LAMINA_OK) {
-        size_t n = 0;
+        for (size_t i = 0; i < n; i++) like[i] = i;
         find_uses(from, uses);
-        for (size_t i = 0; i < c->n_tensors; i++) {
-            const tensor *t = &c->tensors[i];
-            bool half = t->type == DT_BF16 || t->type == DT_F16 || t->type == DT_F32;
-            if (uses[i] == USE_ROWS && half && t->bytes) items[n++] = (survey_item){t, &targets[i]};
-        }
-        status = survey_packed(job, im, buffers, items, n, err);
+        join_experts(from, uses, like);
+        size_t n_items = list_items(from, uses, like, item_of, items, targets);
+        status = survey_packed(job, im, buffers, items, n_items, err);
     }
-    mem_free(job->m, items);
-    mem_free(job->m, uses);
+    mem_free(m, items);
+    mem_free(m, item_of);
+    mem_free(m, like);
+    mem_free(m, uses);
     return status;
 }
 

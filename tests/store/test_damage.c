@@ -169,19 +169,63 @@ static void hostile_manifests(void)
     end_scratch();
 }
 
+/* What packed tensors say of themselves, in manifests and drafts. */
+static void hostile_packed_manifests(void)
+{
+    static const struct {
+        const char *from, *to, *says;
+    } cases[] = {
+        {"\"row_bytes\": ", "\"row_bytes\": 1", "bytes in bf16_packed3"},
+        {"\"row_bytes\": ", "\"row_bytes\": -", "row_bytes"},
+        {"\"row_bytes\": ", "\"row_byte\": ", "row_bytes"},
+        {"\"row_bytes\": 10", "\"row_bytes\": 9", "bytes"},
+        {"\"row_bytes\": 10", "\"row_bytes\": 11", "found"},
+        {"\"of\": \"bf16\"", "\"of\": \"f16\"", "expected bf16 or f32"},
+        {"\"of\": \"bf16\"", "\"of\": \"q8_0\"", "expected bf16 or f32"},
+        {"\"of\": \"bf16\"", "\"of\": 7", "not a string"},
+        {"\"of\": \"bf16\"", "\"off\": 7", "not a string"},
+        {"\"dtype\": \"bf16_packed3\"", "\"dtype\": \"bf16\"", "bytes"},
+        {"\"dtype\": \"bf16_packed3\"", "\"dtype\": \"bf16_packed4\"", "bytes"},
+        {"\"dtype\": \"bf16_packed3\"", "\"dtype\": \"bf16_packed5\"", "is not known"},
+        {"\"dtype\": \"packed\"", "\"dtype\": 3", "not a string"},
+        {"\"shape\": [501,64]", "\"shape\": [501,0]", "bytes"},
+        {"\"shape\": [501,64]", "\"shape\": [501,640]", "bytes"},
+        {"\"shape\": [501,64]", "\"shape\": [501,9223372036854775807]", "bytes"},
+        {"\"shape\": [501,64]", "\"shape\": [9223372036854775807,64]", "too large"},
+    };
+    lamina_error err = {0};
+    lamina_pack_options options = {.dtype = "packed"};
+    begin_scratch();
+    make_model("model", &(recipe){.layers = 3, .shards = 2, .seed = 22, .fill = FILL_NORMAL});
+    REQUIRE(pack(UNDER("model"), UNDER("store"), &options, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
+    size_t n = 0;
+    unsigned char *manifest = read_file(UNDER("store/manifest.json"), &n);
+    CHECK(edit(manifest, n, "lamina-store", "lamina-store", &err) == LAMINA_OK, "unchanged: %s", err.text);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        lamina_status status = edit(manifest, n, cases[i].from, cases[i].to, &err);
+        CHECK(status != LAMINA_OK, "%s -> %s is accepted", cases[i].from, cases[i].to);
+        CHECK(status == LAMINA_OK || strstr(err.text, cases[i].says), "%s -> %s: %s", cases[i].from, cases[i].to,
+              err.text);
+    }
+    free(manifest);
+    end_scratch();
+}
+
 /* Every N-th allocation refused: a clean error, nothing held, and the store is finished by the next run. */
-static void every_allocation_fails(void)
+static void allocations_fail(const char *as, fill filled)
 {
     begin_scratch();
     lamina_error err = {0};
-    make_model("model", &tiny);
+    recipe small = tiny;
+    small.fill = filled;
+    make_model("model", &small);
     opened o;
     REQUIRE(open_model(UNDER("model"), &o, &err) == LAMINA_OK, "%s", err.text);
     uint64_t n = 1;
     bool ended = false;
     for (; n < 2000 && !ended; n++) {
         store_job job = {.m = memory_new()};
-        lamina_pack_options options = {.memory = 1 << 20};
+        lamina_pack_options options = {.memory = 1 << 20, .dtype = as};
         memory_fail_at(job.m, n);
         err = (lamina_error){0};
         lamina_status status = store_pack(o.model, NULL, UNDER("store"), &options, &job, NULL, &err);
@@ -211,6 +255,12 @@ static void every_allocation_fails(void)
     }
     CHECK(ended && n > 20, "%llu allocations", (unsigned long long)n);
     end_scratch();
+}
+
+static void every_allocation_fails(void)
+{
+    allocations_fail(NULL, FILL_RANDOM);
+    allocations_fail("packed", FILL_NORMAL);
 }
 
 /* Fills the disk at the step that *user counts down to. */
@@ -257,5 +307,5 @@ static void full_disk(void)
     end_scratch();
 }
 
-TEST_MAIN(T(damage_is_named), T(every_bit_of_the_manifest), T(hostile_manifests), T(every_allocation_fails),
-          T(full_disk))
+TEST_MAIN(T(damage_is_named), T(every_bit_of_the_manifest), T(hostile_manifests), T(hostile_packed_manifests),
+          T(every_allocation_fails), T(full_disk))

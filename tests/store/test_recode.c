@@ -159,6 +159,63 @@ static void rows_must_fit_the_memory(void)
     end_scratch();
 }
 
+/* Cancels the packing when the draft stands; refuses to survey when that has been done. */
+static bool cut_off(void *user, const lamina_progress *p)
+{
+    int *surveys = user;
+    if (p->phase == LAMINA_PHASE_SURVEY) ++*surveys;
+    return p->phase == LAMINA_PHASE_SURVEY && *surveys > 0;
+}
+
+static bool never_survey(void *user, const lamina_progress *p)
+{
+    (void)user;
+    CHECK(p->phase == LAMINA_PHASE_PACK, "it surveys again");
+    return true;
+}
+
+static void a_survey_is_made_once(void)
+{
+    lamina_error err = {0};
+    int surveys = 0;
+    begin_scratch();
+    make_model("model", &(recipe){.layers = 4, .shards = 2, .seed = 11, .fill = FILL_NORMAL});
+    store_job job = {.progress = cut_off, .progress_user = &surveys};
+    CHECK(pack_by(UNDER("model"), UNDER("store"), &as_packed, job, NULL, &err) == LAMINA_E_CANCELLED, "%s", err.text);
+    CHECK(surveys > 0 && store_incomplete(UNDER("store")), "%d surveys", surveys);
+    CHECK(pack(UNDER("model"), UNDER("store"), NULL, NULL, NULL, NULL, &err) == LAMINA_OK, "nothing was written: %s",
+          err.text); /* so another dtype may begin anew */
+    remove_tree(UNDER("store"));
+    surveys = 0;
+    CHECK(pack_by(UNDER("model"), UNDER("store"), &as_packed, job, NULL, &err) == LAMINA_E_CANCELLED, "%s", err.text);
+    rename(UNDER("model"), UNDER("moved"));
+    job = (store_job){.progress = never_survey};
+    CHECK(pack_by(UNDER("moved"), UNDER("store"), &as_packed, job, NULL, &err) == LAMINA_OK, "%s", err.text);
+    REQUIRE(pack(UNDER("moved"), UNDER("whole"), &as_packed, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
+    CHECK(trees_equal(UNDER("whole"), UNDER("store")), "resumed");
+    end_scratch();
+}
+
+/* A bit of a packed file that has turned is found, and a file cut short too. */
+static void damage_is_found(void)
+{
+    lamina_error err = {0};
+    begin_scratch();
+    make_model("model", &(recipe){.layers = 2, .shards = 1, .seed = 12, .fill = FILL_NORMAL});
+    REQUIRE(pack(UNDER("model"), UNDER("store"), &as_packed, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
+    size_t n = 0;
+    unsigned char *data = read_file(UNDER("store/layers/0001.safetensors"), &n);
+    for (size_t at = 4096; at < n; at += n / 17) {
+        data[at] ^= 16;
+        write_file(UNDER("store/layers/0001.safetensors"), data, n);
+        CHECK(verify(UNDER("store"), NULL, &err) == LAMINA_E_CORRUPT && strstr(err.text, "0001"), "byte %zu: %s", at,
+              err.text);
+        data[at] ^= 16;
+    }
+    free(data);
+    end_scratch();
+}
+
 static void dtypes_are_checked(void)
 {
     lamina_error err = {0};
@@ -173,4 +230,5 @@ static void dtypes_are_checked(void)
 }
 
 TEST_MAIN(T(every_bit_comes_back), T(types_are_what_they_should_be), T(random_bits_are_copied),
-          T(nothing_depends_on_how), T(a_wrong_row_is_not_written), T(rows_must_fit_the_memory), T(dtypes_are_checked))
+          T(nothing_depends_on_how), T(a_wrong_row_is_not_written), T(rows_must_fit_the_memory),
+          T(a_survey_is_made_once), T(damage_is_found), T(dtypes_are_checked))
