@@ -17,26 +17,43 @@ static void shape_text(const lamina_tensor_info *t, char *text, size_t size)
     }
 }
 
+static double elements_of(const lamina_tensor_info *t)
+{
+    double n = 1;
+    for (uint32_t d = 0; d < t->n_dims && d < 4; d++) n *= (double)t->shape[d];
+    return n;
+}
+
+static double bits_each(double bytes, double elements)
+{
+    return elements > 0 ? 8 * bytes / elements : 0;
+}
+
 static int print_tensors(const work *w)
 {
     lamina_tensor_info t;
     int wide = 6, role = 4;
+    double bytes = 0, elements = 0;
     for (size_t i = 0; i < w->model.n_tensors; i++) {
         if (lamina_tensor(w->engine, i, &t) != LAMINA_OK) continue;
         if ((int)strlen(t.name) > wide) wide = (int)strlen(t.name);
         if ((int)strlen(t.role) > role) role = (int)strlen(t.role);
     }
-    printf("%-*s  %-*s  %5s  %-6s  %-18s  %14s  %14s  %s\n", wide, "tensor", role, "role", "layer", "type", "shape",
-           "offset", "bytes", "file");
+    printf("%-*s  %-*s  %5s  %-8s  %5s  %-18s  %14s  %14s  %s\n", wide, "tensor", role, "role", "layer", "type", "bits",
+           "shape", "offset", "bytes", "file");
     for (size_t i = 0; i < w->model.n_tensors; i++) {
         if (lamina_tensor(w->engine, i, &t) != LAMINA_OK) return fail("tensor %zu: not there", i);
         char shape[96], layer[16] = "-";
         shape_text(&t, shape, sizeof shape);
         if (t.layer >= 0) snprintf(layer, sizeof layer, "%d", t.layer);
-        printf("%-*s  %-*s  %5s  %-6s  %-18s  %14llu  %14llu  %s\n", wide, t.name, role, *t.role ? t.role : "unused",
-               layer, t.dtype, shape, (unsigned long long)t.offset, (unsigned long long)t.bytes,
-               *t.file ? t.file : "-");
+        printf("%-*s  %-*s  %5s  %-8s  %5.2f  %-18s  %14llu  %14llu  %s\n", wide, t.name, role,
+               *t.role ? t.role : "unused", layer, t.dtype, bits_each((double)t.bytes, elements_of(&t)), shape,
+               (unsigned long long)t.offset, (unsigned long long)t.bytes, *t.file ? t.file : "-");
+        bytes += (double)t.bytes;
+        elements += elements_of(&t);
     }
+    printf("%-*s  %-*s  %5s  %-8s  %5.2f  %-18s  %14s  %14.0f\n", wide, "all", role, "", "", "",
+           bits_each(bytes, elements), "", "", bytes);
     return EXIT_DONE;
 }
 
@@ -80,6 +97,7 @@ static json_t *json_tensor(const lamina_tensor_info *t)
     json_set_text(object, "file", t->file);
     json_set_bytes(object, "offset", t->offset);
     json_set_bytes(object, "bytes", t->bytes);
+    json_object_set_new(object, "bits_per_weight", json_real(bits_each((double)t->bytes, elements_of(t))));
     return object;
 }
 
@@ -98,6 +116,8 @@ static json_t *json_model(const work *w)
     json_object_set_new(object, "max_context", m->max_context ? json_integer(m->max_context) : json_null());
     json_set_bytes(object, "parameters", m->n_parameters);
     json_set_bytes(object, "weight_bytes", m->weight_bytes);
+    json_object_set_new(object, "bits_per_weight",
+                        json_real(bits_each((double)m->weight_bytes, (double)m->n_parameters)));
     json_object_set_new(object, "bos_token", m->bos_token >= 0 ? json_integer(m->bos_token) : json_null());
     for (size_t i = 0; i < m->n_eos; i++) json_array_append_new(eos, json_integer(m->eos_tokens[i]));
     json_object_set_new(object, "eos_tokens", eos);

@@ -172,6 +172,7 @@ class Describing(WithModel):
         q = names["model.layers.1.self_attn.q_proj.weight"]
         self.assertEqual((q["role"], q["layer"], q["dtype"], q["shape"], q["bytes"]),
                          ("q", 1, "bf16", [192, 192], 2 * 192 * 192))
+        self.assertEqual((q["bits_per_weight"], told["bits_per_weight"]), (16.0, 16.0))
         text = self.good("inspect", self.model).decode()
         for name in names:
             self.assertIn(name, text)
