@@ -403,6 +403,14 @@ GGUFS = {
         LLAMA | sizes(64, 2, 1, 128, 131, 2, head_dim=48, tie_word_embeddings=True)
         | new(kind="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
               original_max_position_embeddings=256) | dict(max_position_embeddings=2048)), (neighbours,), llama_keys),
+    "gguf-llama-k": Gguf("llama", [Q.Q6_K, Q.Q4_K, Q.Q5_K, Q.Q3_K, Q.Q2_K, Q.Q5_0, Q.Q5_1], Row(
+        LLAMA | sizes(256, 4, 1, 256, 101, 2, head_dim=64) | new()), (neighbours,), llama_keys),
+    "gguf-phi3-k": Gguf("phi3", [Q.Q4_K, Q.Q6_K, Q.Q3_K], Row(
+        PHI3 | old() | sizes(256, 4, 1, 256, 67, 1, original_max_position_embeddings=256)), common=phi3_common),
+    "gguf-qwen3moe-k": Gguf("qwen3moe", [Q.Q4_K, Q.Q6_K, Q.Q2_K, Q.Q5_K], Row(
+        QWEN3_MOE | dict(rope_theta=1e6)
+        | sizes(256, 4, 2, 256, 69, 1, head_dim=64, moe_intermediate_size=256, num_experts=3, num_experts_per_tok=2,
+                norm_topk_prob=True), hub=HUB), (experts_together,), qwen_moe_keys),
     "gguf-qwen2": Gguf("qwen2", [Q.Q4_0, Q.F16], Row(
         QWEN2 | sizes(64, 5, 1, 96, 127, 2, head_dim=32, use_sliding_window=False) | new(theta=1e6)), (), llama_keys),
     "gguf-qwen3": Gguf("qwen3", [Q.Q8_0, Q.Q4_1], Row(
@@ -550,6 +558,31 @@ def kind_of(name, x, types, matrices):
     return kind if x.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] == 0 else Q.F16
 
 
+# Where a block has d and dmin; the mean of its numbers, by which dmin is to be larger than d for the elements' mean to be 0.
+RANDOM_BLOCKS = {Q.Q5_0: (0, None, 0), Q.Q5_1: (0, 2, -15.5), Q.Q2_K: (80, 82, 1.5), Q.Q3_K: (108, None, 0),
+                 Q.Q4_K: (0, 2, 7.5), Q.Q5_K: (0, 2, 15.5), Q.Q6_K: (208, None, 0)}
+
+
+def blocks_of(x, kind, random):
+    """What the file holds for x. Types that the gguf package cannot write get blocks whose numbers and scales are any,
+    whose elements spread as those of x do: to compare with, they are as good."""
+    if kind not in RANDOM_BLOCKS:
+        return gguf.quants.quantize(x, kind)
+    elements, size = gguf.GGML_QUANT_SIZES[kind]
+    at_d, at_min, mean = RANDOM_BLOCKS[kind]
+    blocks = random.integers(0, 256, (x.size // elements, size), np.uint8)
+
+    def scaled(d):
+        for at, y in ((at_d, d), (at_min, d * mean)):
+            if at is not None:
+                blocks[:, at:at + 2] = y.astype(np.float16).view(np.uint8).reshape(-1, 2)
+        return gguf.quants.dequantize(blocks, kind)
+
+    spread = random.uniform(0.5, 1.5, len(blocks)).astype(np.float32)
+    scaled(spread * (x.std() / scaled(spread).std()))
+    return blocks.reshape(*x.shape[:-1], -1)
+
+
 def make_gguf(out, name, row):
     folder = fresh(out, name)
     c = reference_config(row.row)
@@ -571,11 +604,12 @@ def make_gguf(out, name, row):
     if row.keys:
         row.keys(w, c)
     matrices, shift = 0, {n: 1.0 if row.plus_one and n.endswith("norm.weight") else 0.0 for n in places}
+    random = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
     for n, where in places.items():
         kind = kind_of(n, where, row.types, matrices)
         matrices += where.ndim > 1
         x = np.ascontiguousarray((values[where] + shift[n]).astype(np.float32))
-        w.add_tensor(n, gguf.quants.quantize(x, kind), raw_dtype=kind)
+        w.add_tensor(n, blocks_of(x, kind, random), raw_dtype=kind)
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
