@@ -3,6 +3,8 @@
 #include "lanes_blocks.h"
 #include "lanes_grids.h"
 
+enum { NEAR_BYTES = 10 << 10 /* of weights ahead that leave room in the nearest cache */ };
+
 /* Keeps what was stored in memory: a compiler that sees through it permutes registers where a load would do. */
 #define SETTLE(x) __asm__("" : "+m"(x))
 
@@ -76,19 +78,30 @@ INLINE void add_group(row_sums *s, uint32_t r, v32 w, const float *x, const uint
     UNROLL for (uint32_t t = 0; t < N; t++) s->acc[r][t] = v16_fma(w.hi, v16_load(x + LANES * (N + t)), s->acc[r][t]);
 }
 
+/* Memory is asked for in the order of its addresses, the next R rows while these are used, so that the processor's own
+ * prefetching joins in: asked for row by row, as they are used, it comes at two thirds of the speed. Rows that would
+ * fill the nearest cache wait in the second. */
+INLINE void fetch_next(const uint8_t *next, const uint32_t bytes, uint64_t block_bytes)
+{
+    if (block_bytes <= NEAR_BYTES)
+        UNROLL for (uint32_t i = 0; i < bytes; i += LINE) __builtin_prefetch(next + i);
+    else
+        UNROLL for (uint32_t i = 0; i < bytes; i += LINE) __builtin_prefetch(next + i, 0, 2);
+}
+
 /* Whole stretches; returns how many groups they are. */
-INLINE uint64_t dots_stretches(const reader *type, row_sums *s, const float *x, uint64_t groups, const uint32_t R,
-                               const uint32_t N)
+INLINE uint64_t dots_stretches(const reader *type, row_sums *s, const dots_args *a, const uint32_t R, const uint32_t N)
 {
     const uint32_t TOGETHER = N == 1 ? STRETCH : 2; /* unrolled: all where time is in it, the less code the rest */
     stretch made[MAX_PANEL];
-    uint64_t g = 0, at = 0;
-    for (; g + STRETCH <= groups; g += STRETCH, at += type->bytes) {
+    uint64_t g = 0, at = 0, groups = a->w->cols / GROUP;
+    const uint8_t *next = s->row[0].data + R * a->row_bytes;
+    const float *x = a->x;
+    for (; g + STRETCH <= groups; g += STRETCH, at += type->bytes, next += R * type->bytes) {
+        fetch_next(next, R * type->bytes, R * a->row_bytes);
         UNROLL for (uint32_t r = 0; r < R; r++)
         {
-            const uint8_t *p = s->row[r].data + at;
-            UNROLL for (uint32_t i = 0; i < type->bytes; i += LINE) __builtin_prefetch(p + i + PREFETCH_BYTES);
-            type->ready(p, &made[r]);
+            type->ready(s->row[r].data + at, &made[r]);
             SETTLE(made[r]);
         }
         for (uint32_t i = 0; i < STRETCH; i += TOGETHER)
@@ -108,7 +121,7 @@ INLINE void dots_block(const reader *type, const dots_args *a, uint64_t r0, cons
     uint64_t groups = a->w->cols / GROUP, g = 0;
     uint32_t rest = (uint32_t)(a->w->cols % GROUP);
     uint64_t group_bytes = groups ? a->row_bytes / groups : 0; /* about: it places a hint only */
-    if (type->ready) g = dots_stretches(type, &s, a->x, groups, R, N);
+    if (type->ready) g = dots_stretches(type, &s, a, R, N);
     const float *x = a->x + g * GROUP * N;
     if (type->load) {
         for (; g < groups; g++, x += (size_t)GROUP * N) {
