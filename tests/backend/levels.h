@@ -59,6 +59,8 @@ static inline void fill_floats(float *x, size_t n, bool special)
                                                 : random_float();
 }
 
+static const dtype block_types = DT_BF16_PACKED3; /* the types before it; test_packed.c has those after */
+
 /* Where a block has its f16 numbers, plus 1, and by how many bits the first is to be less than a weight. */
 typedef struct halves_of {
     uint8_t scale, least, bits;

@@ -80,7 +80,7 @@ static void products_are_the_specification(void)
 {
     static const uint64_t sizes[] = {1,   2,   15,  16,  17,  31,   32,   33,   47,   64,   96,  127,
                                      256, 480, 511, 512, 513, 1023, 1024, 1056, 1280, 2081, 2304};
-    for (dtype type = 0; type < DT_WEIGHTS; type++)
+    for (dtype type = 0; type < block_types; type++)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
             product_case c = {.type = type, .rows = 1 + random_below(41), .k = sizes[i], .n = 13};
             if (!dtype_row_ok(type, c.k)) continue;
@@ -94,7 +94,7 @@ static void products_are_the_specification(void)
 
 static void products_of_many_rows(void)
 {
-    for (dtype type = 0; type < DT_WEIGHTS; type++) {
+    for (dtype type = 0; type < block_types; type++) {
         bool of_32 = dtype_row_ok(type, 32);
         product(&(product_case){.type = type, .rows = 150, .k = of_32 ? 1056 : 1280, .n = 64, .misalign = 3});
         product(&(product_case){.type = type, .rows = 5, .k = of_32 ? 32 : 256, .n = 600});
@@ -105,7 +105,7 @@ static void products_of_many_rows(void)
 
 static void widen_is_the_specification(void)
 {
-    for (dtype type = 0; type < DT_WEIGHTS; type++)
+    for (dtype type = 0; type < block_types; type++)
         for (uint64_t k = 1; k <= 768; k += k < 160 ? 1 : 32) {
             enum { ROWS = 3, MOST = 768 };
             if (!dtype_row_ok(type, k)) continue;
@@ -181,7 +181,7 @@ static void columns_are_the_specification(void)
 {
     static const uint64_t sizes[] = {1, 15, 16, 17, 32, 63, 64, 96, 129, 256, 480, 512, 513, 768, 1056, 2048};
     static const uint32_t counts[] = {1, 2, 3, 5, 6, 7, 13};
-    for (dtype type = 0; type < DT_WEIGHTS; type++)
+    for (dtype type = 0; type < block_types; type++)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
             columns_case c = {.type = type, .rows = 1 + random_below(70), .cols = sizes[i]};
             c.n = counts[random_below(sizeof counts / sizeof *counts)];
@@ -196,7 +196,7 @@ static void columns_are_the_specification(void)
 static void row_norms_are_the_specification(void)
 {
     static const uint64_t sizes[] = {1, 17, 32, 96, 256, 1000, 1024, 1056, 1280, 2112, 2560};
-    for (dtype type = 0; type < DT_WEIGHTS; type++)
+    for (dtype type = 0; type < block_types; type++)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
             enum { ROWS = 9 };
             uint64_t k = sizes[i], row = dtype_row_bytes(type, k);

@@ -71,14 +71,18 @@ class Budget(unittest.TestCase):
 
     def test_every_command_stays_below(self):
         self.assertGreater(self.bytes, 200 * MIB)
+        text = self.path("text.txt")
+        with open(text, "w") as f:
+            f.write("the land and the sand " * 4)
         for budget in self.budgets():
             for arguments in (["run", self.model, "--ids", self.ids, "-n", 3, "--ignore-eos"],
                               ["logits", self.model, "--ids", self.ids, "-o", self.path("x.npy")],
+                              ["eval", self.model, text, "--against", self.model, "--context", 20],
                               ["plan", self.model, "--context", 32], ["bench", self.model, "--rounds", 1, "--seconds", 0.2]):
                 arguments = [*arguments, "--memory", budget]
                 code, _, err, peak = peak_of(*arguments)
-                if arguments[0] in ("plan", "bench") and code == 1 and "too small" in err:
-                    continue # its longer context needs more than the least of the others
+                if arguments[0] in ("eval", "plan", "bench") and code == 1 and "too small" in err:
+                    continue # it needs more than the least of the others
                 self.assertEqual(code, 0, f"{arguments}: {err}")
                 self.within(budget, peak, arguments)
 
