@@ -147,12 +147,12 @@ def rope_keys(w, rope):
                 add(rope[key])
 
 
-def plain_keys(w, c, config, length=None, more_layers=0):
+def plain_keys(w, c, config, length=None, more_layers=0, wide=1):
     """What every architecture has."""
     w.add_block_count(c.num_hidden_layers + more_layers)
     w.add_context_length(length or c.max_position_embeddings)
     w.add_embedding_length(c.hidden_size)
-    w.add_feed_forward_length(getattr(c, "intermediate_size", None) or 4 * c.hidden_size)
+    w.add_feed_forward_length(wide * (getattr(c, "intermediate_size", None) or 4 * c.hidden_size))
     w.add_head_count(c.num_attention_heads)
     if config.get("num_key_value_heads"):
         w.add_head_count_kv(c.num_key_value_heads)
@@ -198,6 +198,20 @@ def llama3_divisors(c):
 def llama_keys(w, c):
     w.add_rope_dimension_count(head_width(c))
     w.add_vocab_size(c.vocab_size)
+
+
+def ministral3_keys(w, c):
+    llama_keys(w, c)
+    w.add_rope_scaling_yarn_log_mul(c.rope_parameters["mscale_all_dim"])
+    w.add_attn_temperature_scale(c.rope_parameters["llama_4_scaling_beta"])
+
+
+def qwen1_common(w, c, config):
+    """The feed-forward is counted with both of its matrices; nothing says that one rule for long contexts is another."""
+    plain_keys(w, c, config | dict(num_key_value_heads=None), wide=2)
+    w.add_rope_freq_base(c.rope_parameters["rope_theta"])
+    w.add_rope_dimension_count(head_width(c))
+    w.add_layer_norm_rms_eps(c.rms_norm_eps)
 
 
 def granite_keys(w, c):
@@ -415,6 +429,15 @@ GGUFS = {
         QWEN2 | sizes(64, 5, 1, 96, 127, 2, head_dim=32, use_sliding_window=False) | new(theta=1e6)), (), llama_keys),
     "gguf-qwen3": Gguf("qwen3", [Q.Q8_0, Q.Q4_1], Row(
         QWEN3 | sizes(64, 6, 3, 96, 137, 2, head_dim=32) | new(theta=1e6)), (), llama_keys),
+    "gguf-internlm2": Gguf("internlm2", MIX, Row(LLAMA | sizes(32, 4, 2, 40, 71, 2) | old(theta=1e6)), (neighbours,)),
+    "gguf-mistral3": Gguf("mistral3", MIX, Row(
+        family("ministral3", "Ministral3ForCausalLM", LLAMA)
+        | new(kind="yarn", theta=1e6, factor=4.0, original_max_position_embeddings=8, beta_fast=32.0, beta_slow=1.0,
+              mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.3)
+        | sizes(32, 4, 2, 40, 73, 2, head_dim=16)), (neighbours,), ministral3_keys),
+    "gguf-qwen": Gguf("qwen", MIX, Row(
+        QWEN2 | sizes(32, 4, 4, 40, 69, 2, use_sliding_window=False) | old(theta=1e4)), (one_matrix_for_qkv,),
+        common=qwen1_common),
     "gguf-internlm3": Gguf("llama", MIX, Row(
         family("internlm3", "InternLM3ForCausalLM", LLAMA) | old(theta=5e4)
         | sizes(32, 4, 2, 40, 67, 2, head_dim=12, qkv_bias=True, bias=True)), (neighbours,), llama_keys),
