@@ -185,7 +185,12 @@ STABLELM = family("stablelm", "StableLmForCausalLM", but(LLAMA, "rms_norm_eps"),
 STARCODER2 = family("starcoder2", "Starcoder2ForCausalLM", but(LLAMA, "rms_norm_eps", "tie_word_embeddings"),
                     hidden_act="gelu_pytorch_tanh", norm_epsilon=1e-5, residual_dropout=0.1, embedding_dropout=0.1)
 
+ARCEE = family("arcee", "ArceeForCausalLM", LLAMA, hidden_act="relu2")
 OTHERS = {
+    "arcee": Row(ARCEE | NEUTRAL | sizes(50, 5, 1, 74, 141, 2, head_dim=14) | old(
+        type="yarn", factor=4.0, original_max_position_embeddings=24)),
+    "arcee-bias": Row(ARCEE | sizes(40, 4, 2, 54, 97, 2, attention_bias=True, mlp_bias=True, tie_word_embeddings=True)
+                      | new(dtype="f32"), "f32"),
     "glm": Row(family("glm", "GlmForCausalLM", LLAMA, rms_norm_eps=1.5625e-07) | NEUTRAL
                | sizes(42, 4, 2, 30, 81, 2, head_dim=20, attention_bias=True, partial_rotary_factor=0.5)
                | dict(rope_theta=10000.0, torch_dtype="bfloat16")),

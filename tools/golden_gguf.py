@@ -444,6 +444,9 @@ GGUFS = {
     "gguf-smollm3": Gguf("smollm3", MIX, Row(
         family("smollm3", "SmolLM3ForCausalLM", LLAMA, tie_word_embeddings=True) | old(theta=5e6)
         | sizes(32, 4, 2, 44, 61, 5)), (neighbours,), llama_keys),
+    "gguf-arcee": Gguf("arcee", MIX, Row(
+        family("arcee", "ArceeForCausalLM", LLAMA, hidden_act="relu2") | old() | sizes(64, 4, 2, 96, 71, 2, head_dim=32)),
+        (neighbours,), llama_keys),
     "gguf-granite": Gguf("granite", MIX, Row(
         family("granite", "GraniteForCausalLM", LLAMA, tie_word_embeddings=True) | old()
         | sizes(32, 4, 2, 36, 71, 2, embedding_multiplier=3.5, attention_multiplier=0.19, residual_multiplier=0.72,

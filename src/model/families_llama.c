@@ -11,6 +11,20 @@ static const tensor_rule tensors_llama[] = {
     EMBEDDING, NORMS_BEFORE, SEPARATE_QKV, QK_NORMS, OUTPUT, GATED_FFN(WHEN_ALWAYS), GATED_FFN_BIASES, ENDS, LIST_END,
 };
 
+/* A feed-forward without a gate: Arcee. */
+static const tensor_rule tensors_arcee[] = {
+    EMBEDDING,
+    NORMS_BEFORE,
+    SEPARATE_QKV,
+    OUTPUT,
+    MATRIX(ROLE_UP, MLP("up_proj.weight"), BLOCK("ffn_up.weight"), FFN, HIDDEN, WHEN_ALWAYS),
+    VECTOR(ROLE_UP_BIAS, MLP("up_proj.bias"), BLOCK("ffn_up.bias"), FFN, WHEN_MLP_BIAS),
+    MATRIX(ROLE_DOWN, MLP("down_proj.weight"), BLOCK("ffn_down.weight"), HIDDEN, FFN, WHEN_ALWAYS),
+    VECTOR(ROLE_DOWN_BIAS, MLP("down_proj.bias"), BLOCK("ffn_down.bias"), HIDDEN, WHEN_MLP_BIAS),
+    ENDS,
+    LIST_END,
+};
+
 /* GGUF calls the second norm by what Hugging Face calls it. */
 static const tensor_rule tensors_seed[] = {
     EMBEDDING,
@@ -205,6 +219,20 @@ const family families_llama[] = {
                      .tied = true,
                      .bos = 128000,
                      .eos = 128001},
+    },
+    {
+        .name = "arcee",
+        .title = "Arcee AFM",
+        .architecture = "arcee",
+        .tensors = tensors_arcee,
+        .keys = KEYS_BIAS | KEYS_MLP_BIAS,
+        .qkv_bias = BY_ATTENTION_BIAS,
+        .o_bias = BY_ATTENTION_BIAS,
+        .mlp_bias = BY_MLP_BIAS,
+        .style = {ROPE_HALF, ROPE_INTERLEAVED},
+        .ungated = true,
+        .defaults = {.act = ACT_RELU2, .eps = 1e-5, .theta = 10000, .vocab = 32000, .hidden = 2560, .ffn = 18432,
+                     .layers = 32, .heads = 32, .context = 4096, .bos = 128000, .eos = 128001},
     },
     {
         .name = "granite",
