@@ -3,9 +3,10 @@
 
     synth.py CONFIG.json OUT [--layers N] [--tokenizer FOLDER] [--shard 2G] [--seed 1] [--dtype bf16|f16|f32]
 
-CONFIG is a config.json of the Llama layout: llama, mistral, qwen2, qwen3. Matrices are normal with the deviation
-0.8/sqrt(inputs), so that activations keep their size from layer to layer and exponents spread as trained ones do.
-A million numbers are held at a time. Needs numpy.
+CONFIG is a config.json of the Llama layout (llama, mistral, qwen2, qwen3) or of qwen3_moe with experts in every
+layer. A router's rows have unequal norms, so that some experts are chosen more often, as in trained models. Other
+matrices are normal with the deviation 0.8/sqrt(inputs), so that activations keep their size from layer to layer and
+exponents spread as trained ones do. A million numbers are held at a time. Needs numpy.
 """
 import argparse
 import json
@@ -17,7 +18,7 @@ import sys
 import numpy as np
 
 BYTES = {"bf16": 2, "f16": 2, "f32": 4}
-LAYOUTS = ("llama", "mistral", "qwen2", "qwen3")
+LAYOUTS = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
 BLOCK = 1 << 20
 
 
@@ -41,14 +42,19 @@ def layer_tensors(c, i):
         yield name + f"self_attn.{part}_proj.weight", (rows, hidden)
         if bias:
             yield name + f"self_attn.{part}_proj.bias", (rows,)
-    if c["model_type"] == "qwen3":
+    if c["model_type"] in ("qwen3", "qwen3_moe"):
         yield name + "self_attn.q_norm.weight", (head,)
         yield name + "self_attn.k_norm.weight", (head,)
     yield name + "self_attn.o_proj.weight", (hidden, q)
     yield name + "post_attention_layernorm.weight", (hidden,)
-    yield name + "mlp.gate_proj.weight", (c["intermediate_size"], hidden)
-    yield name + "mlp.up_proj.weight", (c["intermediate_size"], hidden)
-    yield name + "mlp.down_proj.weight", (hidden, c["intermediate_size"])
+    experts, inner = [""], c["intermediate_size"]
+    if c["model_type"] == "qwen3_moe":
+        yield name + "mlp.gate.weight", (c["num_experts"], hidden)
+        experts, inner = [f"experts.{e}." for e in range(c["num_experts"])], c["moe_intermediate_size"]
+    for expert in experts:
+        yield name + f"mlp.{expert}gate_proj.weight", (inner, hidden)
+        yield name + f"mlp.{expert}up_proj.weight", (inner, hidden)
+        yield name + f"mlp.{expert}down_proj.weight", (hidden, inner)
 
 
 def all_tensors(c):
@@ -64,6 +70,10 @@ def write_tensor(f, rng, name, shape, dtype):
     mean, deviation = 0.0, 0.1
     if name.endswith("norm.weight"):
         mean = 1.0
+    elif name.endswith("mlp.gate.weight"):
+        norms = rng.permutation(3.2 * (1 + np.arange(shape[0])) ** -0.25) / shape[1] ** 0.5
+        f.write(encode((rng.standard_normal(shape) * norms[:, None]).astype(np.float32), dtype))
+        return
     elif len(shape) == 2:
         deviation = 1.0 if "embed" in name else 0.8 / shape[1] ** 0.5
     left = int(np.prod(shape))
