@@ -14,7 +14,7 @@ SOURCES is a folder with the original modelling files (never part of this reposi
                  scales the base of its rotation by rope_ratio)
     qwen         modeling_qwen.py, configuration_qwen.py of Qwen-7B (the first)
 
-They want transformers 4.38.2 and einops (any torch that it imports); everything is computed in float32 by one pass over
+They want the older versions of tools/requirements-original.txt; everything is computed in float32 by one pass over
 all ids, so that what depends on a length sees the whole. The folders and golden.bin are as tools/golden.py writes them.
 Where a file of the original imports what only training or serving needs, an empty module stands in for it.
 """

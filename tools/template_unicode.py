@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Writes src/format/template_unicode.c: what utf8proc does not say of case, from Python's own tables."""
+"""Writes src/format/template_unicode.c: what utf8proc does not say of case, from Python's own tables.
+
+Usage: template_unicode.py > src/format/template_unicode.c"""
 import sys
 
 

@@ -1,7 +1,9 @@
 """The ids of models' own tokenization code (tokenization_*.py), and of transformers' slow LlamaTokenizer and GemmaTokenizer,
 in the form of Hugging Face's tokenizers, for tools/tokenizer_compare.py --original. Run as a program it makes
-tests/data/tokenizer/sp_llama* and sp_gemma: small models under transformers' own classes, and their ids. Needs
-transformers==4.38.2 and, for LlamaTokenizer that is not legacy, protobuf."""
+tests/data/tokenizer/sp_llama* and sp_gemma: small models under transformers' own classes, and their ids.
+
+Usage: tokenizer_original.py
+Needs requirements-original.txt beside this file."""
 import glob
 import importlib.util
 import json

@@ -10,6 +10,7 @@ it is and keeps its place. Those characters are listed too, found by comparison 
 The reference's classes of characters (punctuation, marks, controls) come from tables of several ages, one for each
 step. Where they differ from Unicode 14 with those stand-ins is the third list; what only it makes lower case the fourth.
 
+Usage: tokenizer_unicode.py [OUT.c, default src/format/tokenizer_later.c]
 Needs tokenizers==0.23.3, libutf8proc.so.2 and a Python whose unicodedata is of Unicode 14 (3.11)."""
 import ctypes
 import sys
