@@ -89,8 +89,9 @@ static const char *const hidden_act[] = {"hidden_act", NULL};
 
 const family families_llama[] = {
     {
-        /* GGUF calls many by this name, which the rows that have it in common tell apart by what else it says. It permutes the rows of q and k so that
-         * neighbours are rotated (llama.cpp, convert_hf_to_gguf.py: LlamaModel.permute). */
+        /* GGUF calls many by this name, which the rows that have it in common tell apart by what else it says. It
+         * permutes the rows of q and k so that neighbours are rotated (llama.cpp, convert_hf_to_gguf.py:
+         * LlamaModel.permute). */
         .name = "llama",
         .title = "Llama 1 to 3.3, Yi, TinyLlama, SmolLM2",
         .architecture = "llama",
@@ -231,8 +232,17 @@ const family families_llama[] = {
         .mlp_bias = BY_MLP_BIAS,
         .style = {ROPE_HALF, ROPE_INTERLEAVED},
         .ungated = true,
-        .defaults = {.act = ACT_RELU2, .eps = 1e-5, .theta = 10000, .vocab = 32000, .hidden = 2560, .ffn = 18432,
-                     .layers = 32, .heads = 32, .context = 4096, .bos = 128000, .eos = 128001},
+        .defaults = {.act = ACT_RELU2,
+                     .eps = 1e-5,
+                     .theta = 10000,
+                     .vocab = 32000,
+                     .hidden = 2560,
+                     .ffn = 18432,
+                     .layers = 32,
+                     .heads = 32,
+                     .context = 4096,
+                     .bos = 128000,
+                     .eos = 128001},
     },
     {
         .name = "granite",
