@@ -34,7 +34,7 @@ static double draw(void)
     return (double)(seed >> 11) / 9007199254740992.0;
 }
 
-/* ---- traces ---------------------------------------------------------------------------------------------------------- */
+/* ---- traces ------------------------------------------------------------------------------------------------------ */
 
 typedef struct router {
     uint32_t layers, experts, used;
@@ -159,7 +159,7 @@ static trace_of trace_make(kind k, uint32_t layers, uint32_t experts, uint32_t u
     return t;
 }
 
-/* ---- policies -------------------------------------------------------------------------------------------------------- */
+/* ---- policies ---------------------------------------------------------------------------------------------------- */
 
 typedef enum rule { LRU, LFU, QUOTA_LRU, QUOTA_LFU, DECAYED, DECAYED_ONCE, DECAYED_ROOT, BEST, RULES } rule;
 

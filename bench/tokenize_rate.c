@@ -1,7 +1,7 @@
 /* How fast a text becomes ids, and how fast a vocabulary loads. `tokenize_rate FOLDER TEXT [ROUNDS]` reads the folder's
- * tokenizer and the text's file and prints, as one JSON object, the least seconds of ROUNDS (default 5) calls that encode
- * the whole text, the number of ids and their FNV-1a, and the least seconds and the bytes of loading the compact form
- * that a store carries. compare_tokenizers.py sets that beside Hugging Face's tokenizers. */
+ * tokenizer and the text's file and prints, as one JSON object, the least seconds of ROUNDS (default 5) calls that
+ * encode the whole text, the number of ids and their FNV-1a, and the least seconds and the bytes of loading the compact
+ * form that a store carries. compare_tokenizers.py sets that beside Hugging Face's tokenizers. */
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -1,7 +1,8 @@
 /* Owns the seam on a POSIX system that has no file of its own yet: everything works, and what such a system does not
  * say is answered with caution. No direct I/O, so that reads pass through the cache and are dropped behind where the
  * system knows how; no control groups; the resident size now is not known and its peak stands in for it. A port
- * replaces this file, function by function. It is built on Linux too, by -DLAMINA_PORTABLE=ON, so that it stays whole. */
+ * replaces this file, function by function. It is built on Linux too, by -DLAMINA_PORTABLE=ON, so that it stays
+ * whole. */
 #undef _GNU_SOURCE /* the POSIX strerror_r() */
 #ifndef _POSIX_C_SOURCE
 #define _POSIX_C_SOURCE 200809L

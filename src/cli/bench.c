@@ -1,10 +1,11 @@
 /* Owns: `lamina bench`: the device's ceiling, the stream's rate, and every term of a pass.
  *
- * Promises: what is compared is measured alternately in one run, since devices wander; medians are shown. The first token
- * of each round is not timed, so that what the ring read ahead while idle does not flatter the stream, nor is what a
- * mixture does until its memory for experts is full. The terms are
+ * Promises: what is compared is measured alternately in one run, since devices wander; medians are shown. The first
+ * token of each round is not timed, so that what the ring read ahead while idle does not flatter the stream, nor is
+ * what a mixture does until its memory for experts is full. The terms are
  * those of docs/how-it-works.md: T = max(bytes / device, 2 N n / F, traffic / RAM), each from this machine's own
- * measurements. Tokens are random (a fixed generator, --seed), so that any model will do, with a tokenizer or without. */
+ * measurements. Tokens are random (a fixed generator, --seed), so that any model will do, with a tokenizer or
+ * without. */
 #include "cli.h"
 
 #include <math.h>
@@ -59,8 +60,8 @@ static int32_t random_token(bench *b)
     return (int32_t)(((z >> 32) * b->w.model.vocab) >> 32);
 }
 
-/* Parameters and bytes of the matrices that a token is multiplied with: of experts those it uses. Of an embedding only a
- * row is read, unless it is the head as well. */
+/* Parameters and bytes of the matrices that a token is multiplied with: of experts those it uses. Of an embedding only
+ * a row is read, unless it is the head as well. */
 static void count_matrices(bench *b)
 {
     double embed = 0;
@@ -86,7 +87,7 @@ static void count_matrices(bench *b)
     b->matrix_bytes += embed_bytes;
 }
 
-/* ---- measurements ------------------------------------------------------------------------------------------------------ */
+/* ---- measurements ------------------------------------------------------------------------------------------------ */
 
 static int measure(bench *b, lamina_measure_kind kind, double *value)
 {
@@ -122,7 +123,8 @@ static double streamed_bytes(const bench *b)
     return dense_bytes(b) + (tokens > 0 ? (double)b->decoding.expert_bytes_read / tokens : 0);
 }
 
-/* One untimed token; of a mixture more, until the memory for experts is full: what comes then is the rate that lasts. */
+/* One untimed token; of a mixture more, until the memory for experts is full: what comes then is the rate that
+ * lasts. */
 static int warm_up(bench *b)
 {
     enum { SECONDS = 60 /* at most */ };
@@ -221,7 +223,7 @@ static int all_rounds(bench *b)
     return code;
 }
 
-/* ---- the report -------------------------------------------------------------------------------------------------------- */
+/* ---- the report -------------------------------------------------------------------------------------------------- */
 
 typedef struct terms {
     double disk, arithmetic, traffic; /* seconds a token; -1 where nothing is known */

@@ -7,8 +7,8 @@
  * exit code says whether all that was asked was done.
  *
  * Lines are edited by the terminal itself, in its own line mode: no dependency, nothing to get wrong over a slow
- * connection, and rlwrap gives history to who wants it. They are read with read(2), so that a signal is seen at once and
- * no buffer of stdio has to be mended after it. */
+ * connection, and rlwrap gives history to who wants it. They are read with read(2), so that a signal is seen at once
+ * and no buffer of stdio has to be mended after it. */
 #include "conversation.h"
 
 #include <errno.h>
@@ -29,7 +29,7 @@ typedef struct chat {
     size_t n_input, at_input;
 } chat;
 
-/* ---- lines in ------------------------------------------------------------------------------------------------------- */
+/* ---- lines in ---------------------------------------------------------------------------------------------------- */
 
 typedef enum line_end { LINE_READ, LINE_END, LINE_SIGNAL, LINE_WRONG } line_end;
 
@@ -120,7 +120,7 @@ static line_end read_turn(chat *h, text_buffer *turn, bool *literal)
     return LINE_READ;
 }
 
-/* ---- answers -------------------------------------------------------------------------------------------------------- */
+/* ---- answers ----------------------------------------------------------------------------------------------------- */
 
 __attribute__((format(printf, 2, 3))) static void note(const chat *h, const char *format, ...)
 {
@@ -228,7 +228,7 @@ static void answer(chat *h)
     ids_free(&rest);
 }
 
-/* ---- commands ------------------------------------------------------------------------------------------------------- */
+/* ---- commands ---------------------------------------------------------------------------------------------------- */
 
 static int reset(chat *h, const char *text)
 {
@@ -346,7 +346,7 @@ static int obey(chat *h, text_buffer *turn)
     return fail("no command /%.64s; /help lists them, // begins a line with a slash", name);
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------------------------ */
+/* ---- the whole --------------------------------------------------------------------------------------------------- */
 
 static bool is_empty(const text_buffer *turn)
 {

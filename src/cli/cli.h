@@ -83,7 +83,7 @@ bool progress_show(void *progress, const lamina_progress *now); /* a lamina_prog
 void progress_clear(progress_line *p);
 double now_seconds(void); /* monotonic */
 
-/* ---- work: an opened model ---------------------------------------------------------------------------------------- */
+/* ---- work: an opened model --------------------------------------------------------------------------------------- */
 
 typedef struct work {
     lamina_engine *engine;
@@ -117,7 +117,7 @@ bool terminated(void);  /* it was a termination signal */
 void work_signals_computing(work *w);
 void work_signals_waiting(work *w);
 
-/* ---- ids and text --------------------------------------------------------------------------------------------------- */
+/* ---- ids and text ------------------------------------------------------------------------------------------------ */
 
 bool ids_push(id_list *list, int32_t id);
 /* Ids separated by commas or white space. NULL, or the place that is none of these. */
@@ -154,7 +154,7 @@ int detokenize_id(const work *w, lamina_detokenizer *state, int32_t id, bool len
  * (chat_ends()); NULL: not asked. */
 int prompt_ids(const work *w, id_list *ids, id_list *ends);
 
-/* ---- chats ---------------------------------------------------------------------------------------------------------- */
+/* ---- chats ------------------------------------------------------------------------------------------------------- */
 
 /* The files of --messages, --tools, --variables, --template; data NULL: not given. */
 typedef struct chat_files {
@@ -174,7 +174,7 @@ int render_messages(const work *w, text_buffer *out, id_list *ends);
  * there, the token that opens the next question does as well. No template at all is an error. */
 int chat_ends(const work *w, const chat_files *f, id_list *ends);
 
-/* ---- statistics --------------------------------------------------------------------------------------------------- */
+/* ---- statistics -------------------------------------------------------------------------------------------------- */
 
 typedef struct timing {
     uint64_t prompt_tokens, decode_tokens; /* decode_tokens: passes of one token, timed */
@@ -193,7 +193,7 @@ int json_print(json_t *object);
 void print_experts(FILE *to, const work *w, const lamina_stats *stats);
 void print_stats(const work *w, const lamina_stats *stats, const timing *t);
 
-/* ---- help --------------------------------------------------------------------------------------------------------- */
+/* ---- help -------------------------------------------------------------------------------------------------------- */
 
 void print_overview(FILE *out);
 void print_command_help(FILE *out, command_id id);

@@ -1,10 +1,10 @@
 /* Owns: means, quantiles and their standard errors, for numbers that come one after another from a text.
  *
- * Promises: neighbours in a text are not independent, so errors come from batch means: the n numbers in their order make
- * about sqrt(n) blocks of about sqrt(n), and the spread between the means of blocks gives the error of the whole (Flegal
- * and Jones, "Batch means and spectral variance estimators in Markov chain Monte Carlo", 2010: consistent for that
- * length). Taking tokens as independent makes errors look smaller than they are. A quantile's error is that of the share
- * of numbers below it, carried over to the axis of numbers (Woodruff, "Confidence intervals for medians and other
+ * Promises: neighbours in a text are not independent, so errors come from batch means: the n numbers in their order
+ * make about sqrt(n) blocks of about sqrt(n), and the spread between the means of blocks gives the error of the whole
+ * (Flegal and Jones, "Batch means and spectral variance estimators in Markov chain Monte Carlo", 2010: consistent for
+ * that length). Taking tokens as independent makes errors look smaller than they are. A quantile's error is that of the
+ * share of numbers below it, carried over to the axis of numbers (Woodruff, "Confidence intervals for medians and other
  * position measures", 1952). Sums are taken in double, in order: the same numbers give the same bits. */
 #include "eval.h"
 

@@ -1,11 +1,11 @@
 /* Owns: `lamina eval`: perplexity of a text, and with --against how far the model is from a reference.
  *
  * Promises: windows of `context` tokens begin every `stride` tokens; a token is scored once, in the first window that
- * holds it, given all that stands before it there (the strided evaluation of the transformers documentation, "Perplexity
- * of fixed-length models"). The sum over the vocabulary is taken in double. The two models never share the memory: the
- * reference goes first and leaves its distributions on disk, then the model is opened. What cannot work (another
- * vocabulary, another tokenization, a budget too small for the model, a full disk) is refused before the first pass. All
- * that grows with the text is taken before the plan is made, so that the budget bounds it too. */
+ * holds it, given all that stands before it there (the strided evaluation of the transformers documentation,
+ * "Perplexity of fixed-length models"). The sum over the vocabulary is taken in double. The two models never share the
+ * memory: the reference goes first and leaves its distributions on disk, then the model is opened. What cannot work
+ * (another vocabulary, another tokenization, a budget too small for the model, a full disk) is refused before the first
+ * pass. All that grows with the text is taken before the plan is made, so that the budget bounds it too. */
 #include "eval.h"
 
 #include <math.h>
@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- windows ------------------------------------------------------------------------------------------------------ */
+/* ---- windows ----------------------------------------------------------------------------------------------------- */
 
 static void count_windows(evaluation *e)
 {
@@ -36,7 +36,7 @@ static int choose_windows(evaluation *e, uint32_t own)
     return EXIT_DONE;
 }
 
-/* ---- a pass over the text ------------------------------------------------------------------------------------------- */
+/* ---- a pass over the text ---------------------------------------------------------------------------------------- */
 
 static bool on_logits(void *user, size_t index, const float *logits)
 {
@@ -133,7 +133,7 @@ static int score_model(scoring *s)
     return code;
 }
 
-/* ---- before the first pass -------------------------------------------------------------------------------------------- */
+/* ---- before the first pass --------------------------------------------------------------------------------------- */
 
 /* Ids from here on are padding: the tokenizer has no spelling for them, or the one that converters give to padding. */
 static uint32_t count_tokens(const work *w)

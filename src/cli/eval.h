@@ -18,8 +18,8 @@ estimate estimate_quantile(const double *x, const double *sorted, size_t n, doub
 
 /* ---- distributions ---------------------------------------------------------------------------------------------- */
 
-/* Negative log-likelihood of one token in nats, from logits [vocab]; not finite if a logit is not. *top is the likeliest
- * token, of several the lowest; codes [vocab] (may be NULL) is the distribution as it is kept on disk. */
+/* Negative log-likelihood of one token in nats, from logits [vocab]; not finite if a logit is not. *top is the
+ * likeliest token, of several the lowest; codes [vocab] (may be NULL) is the distribution as it is kept on disk. */
 double token_nll(const float *logits, uint32_t vocab, int32_t id, uint32_t *top, uint16_t *codes);
 
 /* What a file of distributions begins with, as it lies there: the machine's own byte order. */
@@ -54,8 +54,8 @@ uint64_t cache_bytes(uint32_t vocab, uint64_t n_ids, uint64_t positions);
 /* Each returns EXIT_DONE, or an exit code after printing why; cache_close() is always allowed, and removes what is not
  * whole. All memory is taken and touched here. */
 
-/* A new file for distributions; path NULL: one without a name in the folder of temporary files. Announces its size after
- * looking whether there is room. magic and version of *head are filled in. */
+/* A new file for distributions; path NULL: one without a name in the folder of temporary files. Announces its size
+ * after looking whether there is room. magic and version of *head are filled in. */
 int cache_create(logits_cache *c, const char *path, const cache_head *head, const int32_t *ids);
 /* Appends the distribution of logits [vocab], after which token id came. *nll: its negative log-likelihood, and nothing
  * is written if that is not finite. */

@@ -46,7 +46,7 @@ static findings find(const evaluation *e)
     return f;
 }
 
-/* ---- JSON --------------------------------------------------------------------------------------------------------- */
+/* ---- JSON -------------------------------------------------------------------------------------------------------- */
 
 static void set_signed(json_t *object, const char *name, double value)
 {
@@ -115,7 +115,7 @@ static int report_json(const evaluation *e, const findings *f)
     return json_print(object);
 }
 
-/* ---- text --------------------------------------------------------------------------------------------------------- */
+/* ---- text -------------------------------------------------------------------------------------------------------- */
 
 /* "0.1234 +- 0.0012", without the second where it is not known. */
 static label with_error(estimate x, int digits)

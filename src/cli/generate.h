@@ -24,8 +24,8 @@ typedef struct generation {
     bool cut;                       /* a stop string was found: nothing is added any more */
 } generation;
 
-/* Each returns EXIT_DONE, or an exit code after printing why. An interruption is no error: finish_reason says it, and the
- * session holds the tokens of the passes that were completed. */
+/* Each returns EXIT_DONE, or an exit code after printing why. An interruption is no error: finish_reason says it, and
+ * the session holds the tokens of the passes that were completed. */
 int generation_feed(generation *g, const int32_t *ids, size_t n); /* the prompt, or what of it the session lacks */
 int generation_run(generation *g);
 int generation_finish(generation *g); /* the text that was still held back */

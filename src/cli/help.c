@@ -75,7 +75,7 @@ void print_command_help(FILE *out, command_id id)
     }
 }
 
-/* ---- the manual page ---------------------------------------------------------------------------------------------- */
+/* ---- the manual page --------------------------------------------------------------------------------------------- */
 
 /* Text for roff: dashes that are typed, no line that begins with a control character. */
 static void roff_text(FILE *out, const char *text)
@@ -154,7 +154,7 @@ void print_manual(FILE *out)
           out);
 }
 
-/* ---- completion ---------------------------------------------------------------------------------------------------- */
+/* ---- completion -------------------------------------------------------------------------------------------------- */
 
 static void completion_choices(FILE *out)
 {

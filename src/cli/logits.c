@@ -1,7 +1,8 @@
 /* Owns: `lamina logits`: the logits after every token, as a NumPy array.
  *
- * Promises: rows go to the file as passes deliver them, so that no more than the plan's rows are ever held; the file has
- * its name only when it is whole. Format: NumPy's .npy 1.0 (numpy.lib.format): magic, version, a header padded to 64. */
+ * Promises: rows go to the file as passes deliver them, so that no more than the plan's rows are ever held; the file
+ * has its name only when it is whole. Format: NumPy's .npy 1.0 (numpy.lib.format): magic, version, a header padded to
+ * 64. */
 #include "cli.h"
 
 #include <errno.h>

@@ -1,16 +1,16 @@
 /* Owns: next-token distributions of a reference model on disk, and what another model's are beside them.
  *
- * Promises: two bytes for each token of the vocabulary. Kept is the fourth root of the probability over the largest one,
- * rounded to a multiple of 1/65535: u = exp((logit - top) / 4). A probability is then off by a factor of 1 + 4 r / u with
- * |r| <= 2^-17: by 3e-5 of itself at most where it is large, by 1 % at 1e-10 of the largest, and gone below 3e-21.
- * What is read is normalised anew, so that no error enters the divergence in the first order but where the two models
- * differ; cache_compare() says for each position what may have entered, and it adds up to less than 1e-6 nat in the mean
- * for any text that is worth the name. The token that came and the likeliest one are kept exactly. A file without a name
- * goes with the process, whatever ends it; one with a name has it only when it is whole. A file's bytes are checked
- * before they are used: it may be another program's, or half of ours.
+ * Promises: two bytes for each token of the vocabulary. Kept is the fourth root of the probability over the largest
+ * one, rounded to a multiple of 1/65535: u = exp((logit - top) / 4). A probability is then off by a factor of 1 + 4 r /
+ * u with |r| <= 2^-17: by 3e-5 of itself at most where it is large, by 1 % at 1e-10 of the largest, and gone below
+ * 3e-21. What is read is normalised anew, so that no error enters the divergence in the first order but where the two
+ * models differ; cache_compare() says for each position what may have entered, and it adds up to less than 1e-6 nat in
+ * the mean for any text that is worth the name. The token that came and the likeliest one are kept exactly. A file
+ * without a name goes with the process, whatever ends it; one with a name has it only when it is whole. A file's bytes
+ * are checked before they are used: it may be another program's, or half of ours.
  *
- * Why a root: steps of equal width in the logit are too wide where probabilities are large, and their range ends; a root
- * needs no range, and reading it takes two multiplications where a logit takes an exponential. */
+ * Why a root: steps of equal width in the logit are too wide where probabilities are large, and their range ends; a
+ * root needs no range, and reading it takes two multiplications where a logit takes an exponential. */
 #include "eval.h"
 
 #include <errno.h>
@@ -28,7 +28,7 @@ enum { CACHE_VERSION = 1, CODE_TOP = 65535, CODES = 65536 };
 
 _Static_assert(sizeof(cache_head) == 256, "the head has no padding");
 
-/* ---- numbers ------------------------------------------------------------------------------------------------------ */
+/* ---- numbers ----------------------------------------------------------------------------------------------------- */
 
 double token_nll(const float *logits, uint32_t vocab, int32_t id, uint32_t *top, uint16_t *codes)
 {
@@ -95,7 +95,7 @@ comparison cache_compare(const logits_cache *c, const float *logits, uint32_t co
     return out;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------ */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 uint64_t cache_bytes(uint32_t vocab, uint64_t n_ids, uint64_t positions)
 {
@@ -223,7 +223,7 @@ void cache_close(logits_cache *c)
     *c = (logits_cache){0};
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------ */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 static int read_failed(const logits_cache *c)
 {
@@ -293,7 +293,7 @@ int cache_next(logits_cache *c)
     return EXIT_DONE;
 }
 
-/* ---- the reference's identity --------------------------------------------------------------------------------------- */
+/* ---- the reference's identity ------------------------------------------------------------------------------------ */
 
 /* FNV-1a, 64 bits. */
 static void stir(uint64_t *hash, const void *data, size_t n)

@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* ---- errors ------------------------------------------------------------------------------------------------------- */
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
 
 static void say(const char *format, va_list arguments)
 {
@@ -56,7 +56,7 @@ int finish_stdout(void)
     return fail("standard output: %s", errno ? strerror(errno) : "write failed");
 }
 
-/* ---- for people --------------------------------------------------------------------------------------------------- */
+/* ---- for people -------------------------------------------------------------------------------------------------- */
 
 static label scaled(double value, double step, const char *const *units, size_t n)
 {
@@ -117,7 +117,7 @@ double now_seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* ---- progress ------------------------------------------------------------------------------------------------------ */
+/* ---- progress ---------------------------------------------------------------------------------------------------- */
 
 static const double progress_patience = 0.5; /* seconds of a pass before anybody wonders */
 
@@ -191,7 +191,7 @@ bool progress_show(void *progress, const lamina_progress *now)
     return true;
 }
 
-/* ---- JSON ---------------------------------------------------------------------------------------------------------- */
+/* ---- JSON -------------------------------------------------------------------------------------------------------- */
 
 void json_set_real(json_t *object, const char *name, double value)
 {
@@ -312,7 +312,7 @@ int json_print(json_t *object)
     return finish_stdout();
 }
 
-/* ---- statistics as text --------------------------------------------------------------------------------------------- */
+/* ---- statistics as text ------------------------------------------------------------------------------------------ */
 
 static void print_share(const char *what, double part, double whole)
 {

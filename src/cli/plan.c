@@ -60,7 +60,7 @@ static size_t ladder(const work *w, double disk, column *c, int *code)
     return n;
 }
 
-/* ---- as a table ------------------------------------------------------------------------------------------------------ */
+/* ---- as a table -------------------------------------------------------------------------------------------------- */
 
 typedef enum row_kind { ROW_BYTES, ROW_RATE, ROW_SECONDS, ROW_COUNT, ROW_SPEED, ROW_SHARE } row_kind;
 
@@ -169,7 +169,7 @@ static void print_table(const work *w, const column *c, size_t n)
         printf("\nThe device's speed is not known here; --disk RATE predicts with one.\n");
 }
 
-/* ---- as JSON ---------------------------------------------------------------------------------------------------------- */
+/* ---- as JSON ----------------------------------------------------------------------------------------------------- */
 
 static void json_set_column(json_t *object, const column *c)
 {
@@ -209,7 +209,7 @@ static int print_json(const work *w, const column *here, const column *c, size_t
     return json_print(object);
 }
 
-/* ---- the command ------------------------------------------------------------------------------------------------------- */
+/* ---- the command ------------------------------------------------------------------------------------------------- */
 
 static int plan_given(const work *w, column *c)
 {

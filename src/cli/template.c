@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-/* ---- the files ---------------------------------------------------------------------------------------------------- */
+/* ---- the files --------------------------------------------------------------------------------------------------- */
 
 /* A file whose name may be NULL; the text is then NULL. Standard input can be read once. */
 static int read_part(const char *option, const char *path, const char **standard, text_buffer *text)
@@ -46,7 +46,7 @@ void chat_files_free(chat_files *f)
     text_free(&f->template_text);
 }
 
-/* ---- rendering ---------------------------------------------------------------------------------------------------- */
+/* ---- rendering --------------------------------------------------------------------------------------------------- */
 
 lamina_status chat_render(const work *w, const chat_files *f, const char *messages, bool generation_prompt,
                           text_buffer *out, lamina_error *err)
@@ -80,7 +80,7 @@ int render_messages(const work *w, text_buffer *out, id_list *ends)
     return code;
 }
 
-/* ---- ends --------------------------------------------------------------------------------------------------------- */
+/* ---- ends -------------------------------------------------------------------------------------------------------- */
 
 static const char probe_word[] = "xyzzy";
 static const char probe_one[] = "[{\"role\":\"user\",\"content\":\"?\"},"
@@ -162,7 +162,7 @@ int chat_ends(const work *w, const chat_files *f, id_list *ends)
     return code;
 }
 
-/* ---- the command -------------------------------------------------------------------------------------------------- */
+/* ---- the command ------------------------------------------------------------------------------------------------- */
 
 static int print_text(const options *o, const text_buffer *text)
 {

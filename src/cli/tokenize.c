@@ -40,7 +40,7 @@ static int detokenize_all(const work *w, const id_list *ids, text_buffer *text)
     return code;
 }
 
-/* ---- a line of JSON ---------------------------------------------------------------------------------------------------- */
+/* ---- a line of JSON ---------------------------------------------------------------------------------------------- */
 
 static int tokenize_line(const work *w, const json_t *value, size_t number, id_list *ids, text_buffer *text)
 {
@@ -103,7 +103,7 @@ static int each_line(const work *w, line_fn handle)
     return code == EXIT_DONE ? finish_stdout() : code;
 }
 
-/* ---- one text ------------------------------------------------------------------------------------------------------------ */
+/* ---- one text ---------------------------------------------------------------------------------------------------- */
 
 static int tokenize_once(const work *w)
 {

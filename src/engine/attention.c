@@ -1,7 +1,7 @@
 /* The first half of a layer: what a row takes from those before it. Two mixers. Grouped-query attention (Ainslie et al.
- * 2023) caches keys and values of each KV head. Latent attention (DeepSeek-V2, arXiv:2405.04434) caches a latent and one
- * rotated key for all heads: the expansion of the latent to keys is applied to the queries instead, that to values to
- * what was attended, so that all heads read one cache (the paper's absorption). */
+ * 2023) caches keys and values of each KV head. Latent attention (DeepSeek-V2, arXiv:2405.04434) caches a latent and
+ * one rotated key for all heads: the expansion of the latent to keys is applied to the queries instead, that to values
+ * to what was attended, so that all heads read one cache (the paper's absorption). */
 #include "engine/pass.h"
 
 typedef struct attention_step {
@@ -26,7 +26,7 @@ static void add_bias(const pass *p, float *x, const float *bias, uint32_t k)
     if (bias) p->ops->add_bias(p->b, x, bias, p->n, k);
 }
 
-/* ---- grouped queries ---------------------------------------------------------------------------------------------- */
+/* ---- grouped queries --------------------------------------------------------------------------------------------- */
 
 typedef struct qkv {
     float *q, *k, *v, *out, *fused; /* [n, heads, head_dim], [n, kv_heads, head_dim] twice, as q, [n, all of them] */
@@ -162,7 +162,7 @@ static lamina_status grouped_queries(const attention_step *s, const float **out)
     return LAMINA_OK;
 }
 
-/* ---- latent ------------------------------------------------------------------------------------------------------- */
+/* ---- latent ------------------------------------------------------------------------------------------------------ */
 
 static const float LATENT_EPS = 1e-6f; /* of the norms of latents, whatever rms_norm_eps says */
 
@@ -309,7 +309,7 @@ static lamina_status latent_attention(const attention_step *s, const float *inpu
     return LAMINA_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------------------- */
+/* ------------------------------------------------------------------------------------------------------------------ */
 
 lamina_status pass_attention(pass *p, uint32_t index)
 {

@@ -10,7 +10,8 @@ typedef struct router_scratch {   /* host memory */
     uint8_t *taken, *group_taken; /* [experts], [groups] */
 } router_scratch;
 
-/* One row: logits [e->count] become scores; ids [e->used] ascending, and their weights. correction [e->count] or NULL. */
+/* One row: logits [e->count] become scores; ids [e->used] ascending, and their weights. correction [e->count] or
+ * NULL. */
 void router_choose(const expert_axes *e, float *logits, const float *correction, router_scratch *s, uint32_t *ids,
                    float *weights);
 

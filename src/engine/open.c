@@ -1,5 +1,5 @@
-/* Opening, starting and closing an engine. Opening reads descriptions only; starting takes memory and threads as the plan
- * says. Whatever fails half way, lamina_close() frees what stands, in the reverse order of taking. */
+/* Opening, starting and closing an engine. Opening reads descriptions only; starting takes memory and threads as the
+ * plan says. Whatever fails half way, lamina_close() frees what stands, in the reverse order of taking. */
 #include "engine/engine.h"
 #include "format/gguf.h"
 #include "store/store.h"

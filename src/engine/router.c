@@ -1,10 +1,10 @@
 /* The choice of experts, row by row, as the references make it: scores of all experts, groups of them if the model has
- * groups, the best by score (ties to the lower number), their weights. All of it happens here in host memory, in a fixed
- * order, so that a row's choice depends on that row alone.
+ * groups, the best by score (ties to the lower number), their weights. All of it happens here in host memory, in a
+ * fixed order, so that a row's choice depends on that row alone.
  *
  * Sources: Mixtral, Qwen2-MoE and OLMoE (softmax over all, Shazeer et al. 2017), gpt-oss (softmax over the chosen),
- * DeepSeek-V2 (arXiv:2405.04434, groups by their best), DeepSeek-V3 (arXiv:2412.19437, sigmoid, correction bias, groups by
- * their two best); as transformers computes them. */
+ * DeepSeek-V2 (arXiv:2405.04434, groups by their best), DeepSeek-V3 (arXiv:2412.19437, sigmoid, correction bias, groups
+ * by their two best); as transformers computes them. */
 #include <math.h>
 
 #include "engine/engine.h"
@@ -42,7 +42,8 @@ static float judge_group(const expert_axes *e, const float *choice, uint32_t gro
     return e->group_score == GROUP_BEST ? best : best + second;
 }
 
-/* The place of the largest of x [n] that is not taken; ties to the lower one. Where nothing compares (NaN), the first. */
+/* The place of the largest of x [n] that is not taken; ties to the lower one. Where nothing compares (NaN), the
+ * first. */
 static uint32_t take_best(const float *x, uint32_t n, uint8_t *taken)
 {
     uint32_t best = UINT32_MAX;

@@ -1,5 +1,5 @@
-/* Choosing the next token. Deterministic: exponentials are the specified polynomial, sums run in a fixed order in double,
- * and randomness is a hash of seed and position, so that the same logits give the same text on every machine.
+/* Choosing the next token. Deterministic: exponentials are the specified polynomial, sums run in a fixed order in
+ * double, and randomness is a hash of seed and position, so that the same logits give the same text on every machine.
  *
  * Order of the steps, as transformers has it: repetition penalty, temperature, top-k, top-p, min-p. */
 #include <math.h>

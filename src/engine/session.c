@@ -1,5 +1,5 @@
-/* Sessions: one timeline of tokens each, with its keys and values. Tokens are committed when their pass has succeeded; a
- * failed or cancelled pass leaves the session as it was. */
+/* Sessions: one timeline of tokens each, with its keys and values. Tokens are committed when their pass has succeeded;
+ * a failed or cancelled pass leaves the session as it was. */
 #include "engine/engine.h"
 
 static void kv_free(lamina_session *s)

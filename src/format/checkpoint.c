@@ -1,6 +1,7 @@
-/* Owns the checkpoint: its list of files, its directory of tensors, and the rules that every directory must keep, whoever
- * wrote it. Promises that after checkpoint_seal() each tensor's extent lies inside its file, shares no byte with
- * another's (where the format does not allow it) and is as long as its shape and type say, so that those who read weights check nothing again.
+/* Owns the checkpoint: its list of files, its directory of tensors, and the rules that every directory must keep,
+ * whoever wrote it. Promises that after checkpoint_seal() each tensor's extent lies inside its file, shares no byte
+ * with another's (where the format does not allow it) and is as long as its shape and type say, so that those who read
+ * weights check nothing again.
  *
  * Names live in an arena, the two lists grow by doubling: a directory of a hundred thousand tensors is sorted twice and
  * never searched line by line. */

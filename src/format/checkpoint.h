@@ -61,9 +61,9 @@ typedef struct checkpoint {
     size_t tensor_room;
 } checkpoint;
 
-/* path: a folder with config.json and safetensors or pytorch_model.bin, a .gguf file (of a split one: the first part), or
- * a config.json (or a folder with only that: CHECKPOINT_CONFIG, no tensors). One of a folder's own .safetensors or .bin
- * stands for the folder.
+/* path: a folder with config.json and safetensors or pytorch_model.bin, a .gguf file (of a split one: the first part),
+ * or a config.json (or a folder with only that: CHECKPOINT_CONFIG, no tensors). One of a folder's own .safetensors or
+ * .bin stands for the folder.
  * Stores are opened by store_open(). */
 lamina_status checkpoint_open(memory *m, const char *path, checkpoint **out, lamina_error *err);
 void checkpoint_free(checkpoint *c);                                  /* NULL is allowed */
@@ -74,12 +74,12 @@ checkpoint *checkpoint_new(memory *m, checkpoint_kind kind, const char *path, la
 lamina_status checkpoint_add_file(checkpoint *c, const char *path, const char *name, uint64_t bytes, uint32_t *index,
                                   lamina_error *err);
 lamina_status checkpoint_add_tensor(checkpoint *c, const tensor *t, lamina_error *err); /* copies the name */
-/* Sets the dimensions [n]; of more than TENSOR_MAX_DIMS the slowest are multiplied into one: the number of elements stays
- * right, and no role of a model has that many. false: more than 64 bits of elements. */
+/* Sets the dimensions [n]; of more than TENSOR_MAX_DIMS the slowest are multiplied into one: the number of elements
+ * stays right, and no role of a model has that many. false: more than 64 bits of elements. */
 bool tensor_set_shape(tensor *t, const uint64_t *dims, uint32_t n);
-/* Sorts, then refuses duplicates, extents outside their file, overlaps (but: shares), sizes that do not follow from the shape (of
- * DT_OTHER neither size nor shape is judged, only the extent). Without files no extent is judged. May be called again
- * after more has been added. */
+/* Sorts, then refuses duplicates, extents outside their file, overlaps (but: shares), sizes that do not follow from the
+ * shape (of DT_OTHER neither size nor shape is judged, only the extent). Without files no extent is judged. May be
+ * called again after more has been added. */
 lamina_status checkpoint_seal(checkpoint *c, lamina_error *err);
 
 #endif

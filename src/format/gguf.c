@@ -1,11 +1,12 @@
 /* Owns the reading of GGUF files (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3,
- * little-endian). Promises that no count, length or offset of the file is believed before it is checked against the bytes
- * that are really there, that memory grows only with bytes that have been read, and that every accessor answers without
- * reading the file again.
+ * little-endian). Promises that no count, length or offset of the file is believed before it is checked against the
+ * bytes that are really there, that memory grows only with bytes that have been read, and that every accessor answers
+ * without reading the file again.
  *
- * The metadata's bytes are kept as they stand, in one block: a vocabulary of 256k words is ten megabytes of text, copied
- * nowhere. Entries are sorted by key; an array of texts has a table of where each begins, so that any is found in
- * constant time. What follows the metadata (the directory of tensors) passes through the same block and is cut off. */
+ * The metadata's bytes are kept as they stand, in one block: a vocabulary of 256k words is ten megabytes of text,
+ * copied nowhere. Entries are sorted by key; an array of texts has a table of where each begins, so that any is found
+ * in constant time. What follows the metadata (the directory of tensors) passes through the same block and is cut
+ * off. */
 #include "format/gguf.h"
 
 #include <inttypes.h>
@@ -420,7 +421,7 @@ static lamina_status read_directory(reading *r, checkpoint *c, uint32_t file, la
     return LAMINA_OK;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------ */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 static const char *base_name(const char *path)
 {
@@ -527,7 +528,7 @@ lamina_status gguf_open(memory *m, const char *path, checkpoint **out, lamina_er
     return LAMINA_OK;
 }
 
-/* ---- looking up ----------------------------------------------------------------------------------------------------- */
+/* ---- looking up -------------------------------------------------------------------------------------------------- */
 
 /* A number as it is stored. */
 typedef struct number {
@@ -680,7 +681,7 @@ gguf_string gguf_key(const gguf *g, size_t i)
     return i < g->n ? key_of(g, &g->entries[i]) : (gguf_string){NULL, 0};
 }
 
-/* ---- as JSON -------------------------------------------------------------------------------------------------------- */
+/* ---- as JSON ----------------------------------------------------------------------------------------------------- */
 
 static json_t *scalar_json(const gguf *g, uint32_t type, uint64_t position)
 {

@@ -11,8 +11,8 @@ typedef struct gguf_string {
 
 /* Opens path as a checkpoint (CHECKPOINT_GGUF, sealed), with config made of the metadata. Of a split file (split.count)
  * path is the first part; the others stand beside it. Metadata are the first part's. A tensor of a type that this
- * version does not know is DT_OTHER with foreign_type and 0 bytes: only where it begins is checked. The metadata are for
- * the tokenizer: once that is made, c->metadata may be given to gguf_free() and set to NULL. */
+ * version does not know is DT_OTHER with foreign_type and 0 bytes: only where it begins is checked. The metadata are
+ * for the tokenizer: once that is made, c->metadata may be given to gguf_free() and set to NULL. */
 lamina_status gguf_open(memory *m, const char *path, checkpoint **out, lamina_error *err);
 void gguf_free(gguf *g);
 

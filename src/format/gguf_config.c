@@ -484,7 +484,7 @@ static lamina_status rope_scaling(translation *t, lamina_error *err)
     return status;
 }
 
-/* ---- tokens and tensors ---------------------------------------------------------------------------------------------- */
+/* ---- tokens and tensors ------------------------------------------------------------------------------------------ */
 
 /* Every id that ends generation: of the text, of a turn, of a message. */
 static lamina_status end_tokens(translation *t, lamina_error *err)

@@ -1,6 +1,6 @@
 /* Owns the opening of Hugging Face folders. Promises that which files are the weights is decided by their names and the
- * index alone, before any is read, as transformers decides it; that an index cannot reach outside its folder; and that a
- * folder which is something else (a publisher's own layout, an adapter, a pipeline) is refused by what it is. */
+ * index alone, before any is read, as transformers decides it; that an index cannot reach outside its folder; and that
+ * a folder which is something else (a publisher's own layout, an adapter, a pipeline) is refused by what it is. */
 #include "format/huggingface.h"
 
 #include <inttypes.h>

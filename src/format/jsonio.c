@@ -1,5 +1,5 @@
-/* Owns the reading of JSON files into trees. Promises that a tree is an object without duplicate keys and that nothing of
- * the file's text stays behind. Duplicates are refused because readers differ in which of two they believe. */
+/* Owns the reading of JSON files into trees. Promises that a tree is an object without duplicate keys and that nothing
+ * of the file's text stays behind. Duplicates are refused because readers differ in which of two they believe. */
 #include "format/jsonio.h"
 
 #include "base/os.h"

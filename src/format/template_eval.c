@@ -1,7 +1,8 @@
 /* Expressions: the tree to values, with Python's operators and Jinja's ways of looking things up.
  *
- * x.name asks for an attribute first and an item then, x["name"] the other way round; what is not there is undefined, and
- * undefined is an error only when something is asked of it. Integers are 64 bits wide; what leaves them is an error. */
+ * x.name asks for an attribute first and an item then, x["name"] the other way round; what is not there is undefined,
+ * and undefined is an error only when something is asked of it. Integers are 64 bits wide; what leaves them is an
+ * error. */
 #include <math.h>
 
 #include "format/template_internal.h"

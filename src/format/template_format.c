@@ -1,7 +1,7 @@
 /* Formatting by pattern: "%s" % x, "{}".format(x), strftime.
  *
- * The parts of Python's formatting that text needs: widths, signs, fills, precision, and the types s, r, d, i, f, F, e, g, x,
- * X, o, b, c, %. What is not among them is refused, not ignored. */
+ * The parts of Python's formatting that text needs: widths, signs, fills, precision, and the types s, r, d, i, f, F, e,
+ * g, x, X, o, b, c, %. What is not among them is refused, not ignored. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -19,7 +19,7 @@ typedef struct spec {
 
 enum { MAX_PRECISION = 60 };
 
-/* ---- one value ---------------------------------------------------------------------------------------------------- */
+/* ---- one value --------------------------------------------------------------------------------------------------- */
 
 /* Digits of an integer in a base, without its sign. */
 static size_t whole_digits(uint64_t n, unsigned base, bool upper, char *out)
@@ -142,7 +142,7 @@ static bool put_value(vm *v, output *o, const spec *s, value x)
     return v_str(v, x, &x) && put_text(v, o, s, x);
 }
 
-/* ---- %-patterns ----------------------------------------------------------------------------------------------------- */
+/* ---- %-patterns -------------------------------------------------------------------------------------------------- */
 
 typedef struct percent {
     vm *v;
@@ -261,7 +261,7 @@ bool format_percent(vm *v, const tstring *format, value args, value *out)
     return out_string(v, &o, out);
 }
 
-/* ---- {}-patterns ---------------------------------------------------------------------------------------------------- */
+/* ---- {}-patterns ------------------------------------------------------------------------------------------------- */
 
 typedef struct braces {
     vm *v;
@@ -413,7 +413,7 @@ bool format_braces(vm *v, const tstring *format, const call_args *args, value *o
     return braces_in(&b, format->data, format->bytes, 0, &o) && out_string(v, &o, out);
 }
 
-/* ---- time ----------------------------------------------------------------------------------------------------------- */
+/* ---- time -------------------------------------------------------------------------------------------------------- */
 
 static const char *const days[] = {"Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"};
 static const char *const months[] = {"January", "February", "March",     "April",   "May",      "June",

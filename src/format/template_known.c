@@ -1,8 +1,8 @@
 /* The templates of models that come without one but were trained with a known form.
  *
- * Written as Jinja, so that there is one way from messages to text. A row is chosen by what the checkpoint says of itself,
- * its model_type, and by spellings that tell generations apart; the first that fits. What a form has no place for is
- * refused by the template itself. */
+ * Written as Jinja, so that there is one way from messages to text. A row is chosen by what the checkpoint says of
+ * itself, its model_type, and by spellings that tell generations apart; the first that fits. What a form has no place
+ * for is refused by the template itself. */
 #include <string.h>
 
 #include "format/template.h"
@@ -32,7 +32,8 @@ static const char chatglm2[] = SYSTEM_FIRST REFUSES
     "{%- elif m.role == 'assistant' -%}{{ m.content ~ '\\n\\n' }}{%- else -%}{{ wrong(m) }}{%- endif -%}"
     "{%- endfor -%}";
 
-/* Tokenizer of THUDM/chatglm3-6b, build_chat_input(): the space is SentencePiece's dummy prefix, which each part gets. */
+/* Tokenizer of THUDM/chatglm3-6b, build_chat_input(): the space is SentencePiece's dummy prefix, which each part
+ * gets. */
 static const char chatglm3[] =
     "[gMASK]sop{%- for m in messages -%}{{ '<|' ~ m.role ~ '|>\\n ' ~ m.content }}{%- endfor -%}"
     "{%- if add_generation_prompt %}{{ '<|assistant|>' }}{% endif -%}";

@@ -1,10 +1,10 @@
 /* Filters of lists, and what they share: attributes by path, sorting.
  *
- * map, select and their like are generators in Jinja: their results go by once and have no length. Here they are worked out
- * at once and marked as such. */
+ * map, select and their like are generators in Jinja: their results go by once and have no length. Here they are worked
+ * out at once and marked as such. */
 #include "format/template_internal.h"
 
-/* ---- attributes by path ------------------------------------------------------------------------------------------- */
+/* ---- attributes by path ------------------------------------------------------------------------------------------ */
 
 static bool is_digits(const char *at, size_t n)
 {
@@ -201,7 +201,7 @@ static bool filter_max(vm *v, value x, const call_args *args, value *out)
     return extreme(v, x, args, true, out);
 }
 
-/* ---- picking ------------------------------------------------------------------------------------------------------ */
+/* ---- picking ----------------------------------------------------------------------------------------------------- */
 
 static bool filter_first(vm *v, value x, const call_args *args, value *out)
 {

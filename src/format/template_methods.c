@@ -1,7 +1,7 @@
 /* Methods of strings, dicts, lists and the small objects of Jinja, as Python has them.
  *
- * The sandbox permits what changes nothing; methods that would change a list or dict are undefined, an error once they are
- * called. Arguments are checked as Python checks them: what it refuses is refused. */
+ * The sandbox permits what changes nothing; methods that would change a list or dict are undefined, an error once they
+ * are called. Arguments are checked as Python checks them: what it refuses is refused. */
 #include <utf8proc.h>
 
 #include "format/template_internal.h"
@@ -305,7 +305,7 @@ static bool str_expandtabs(vm *v, value self, const call_args *args, value *out)
     return out_string(v, &o, out);
 }
 
-/* ---- what strings are ----------------------------------------------------------------------------------------------- */
+/* ---- what strings are -------------------------------------------------------------------------------------------- */
 
 typedef enum string_class { IS_DIGIT, IS_DECIMAL, IS_NUMERIC, IS_ALPHA, IS_ALNUM, IS_SPACE, IS_ASCII } string_class;
 

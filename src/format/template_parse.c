@@ -1,8 +1,8 @@
 /* Expressions: tokens to a tree, by recursive descent.
  *
- * Precedence and oddities are those of Jinja's parser (jinja2/parser.py), which are not quite Python's: "**" binds to the
- * left, a filter behind a sign applies to the signed value, a test takes one argument without brackets. Depth is counted
- * where the grammar recurses. */
+ * Precedence and oddities are those of Jinja's parser (jinja2/parser.py), which are not quite Python's: "**" binds to
+ * the left, a filter behind a sign applies to the signed value, a test takes one argument without brackets. Depth is
+ * counted where the grammar recurses. */
 #include "format/template_parse.h"
 
 bool parse_fail(parser *p, const char *expected)

@@ -1,10 +1,11 @@
 /* Statements: the tree to text; scopes, loops, macros; and the machine's limits.
  *
- * A scope is a list of variables in front of the scopes around it. What a body of a loop, macro or block sets is gone at
- * its end, as in Jinja; branches of `if` are no scope. A macro sees the scope in which it stands, not that of its caller.
+ * A scope is a list of variables in front of the scopes around it. What a body of a loop, macro or block sets is gone
+ * at its end, as in Jinja; branches of `if` are no scope. A macro sees the scope in which it stands, not that of its
+ * caller.
  *
- * Filters, tests and iterables of loops are evaluated where they stand; the items of a loop one at a time, one ahead only
- * if the template asks for what comes next. */
+ * Filters, tests and iterables of loops are evaluated where they stand; the items of a loop one at a time, one ahead
+ * only if the template asks for what comes next. */
 #include <stdarg.h>
 #include <stdio.h>
 

@@ -1,8 +1,8 @@
 /* Statements: tokens to a tree.
  *
  * A body ends at one of a few names; break and continue stand inside of a loop of the same macro. What would open other
- * files (include, import, extends) becomes a node that refuses when it is reached, as it would fail there in transformers,
- * whose templates have no loader. */
+ * files (include, import, extends) becomes a node that refuses when it is reached, as it would fail there in
+ * transformers, whose templates have no loader. */
 #include "format/template_parse.h"
 
 static node *parse_statement(parser *p);

@@ -1,8 +1,8 @@
 /* sentencepiece's normalization: a map from strings to strings, and what becomes of spaces.
  *
- * The map is a blob: the size of a double-array trie in bytes, the trie (Darts-clone's units of 32 bits, little-endian),
- * and the replacements, each ended by a NUL. Nothing that it says is believed: each step stays inside, a walk is no
- * longer than the text or TOKEN_MAX_RULE, and replacements must be UTF-8 from where they are taken.
+ * The map is a blob: the size of a double-array trie in bytes, the trie (Darts-clone's units of 32 bits,
+ * little-endian), and the replacements, each ended by a NUL. Nothing that it says is believed: each step stays inside,
+ * a walk is no longer than the text or TOKEN_MAX_RULE, and replacements must be UTF-8 from where they are taken.
  *
  * Two readings of it exist. sentencepiece takes the longest rule at each place (normalizer.cc). tokenizer.json's
  * Precompiled looks at grapheme clusters of less than six bytes as a whole, then at characters, and takes the shortest

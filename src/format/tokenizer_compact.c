@@ -7,7 +7,8 @@
  *   of the one before)
  *
  * Hash tables and compiled patterns are made anew at load: they are cheap and nothing that they hold needs to be
- * believed. Every count, offset and id is checked; checksums are the store's. The same tokenizer gives the same bytes. */
+ * believed. Every count, offset and id is checked; checksums are the store's. The same tokenizer gives the same
+ * bytes. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,8 +1,8 @@
 /* tokenizer_config.json: what it adds to a vocabulary, as transformers applies it.
  *
  * Tokens of "added_tokens_decoder" are added, or give one that is there their flags. They have the ids that are written
- * there, in place of a piece if need be: [UNUSED_TOKEN_146] of InternLM 2 is <|im_start|>, and ChatGLM3's begin behind a
- * gap. (A fast tokenizer of transformers would number them anew and leave the model's rows; the models' own code does
+ * there, in place of a piece if need be: [UNUSED_TOKEN_146] of InternLM 2 is <|im_start|>, and ChatGLM3's begin behind
+ * a gap. (A fast tokenizer of transformers would number them anew and leave the model's rows; the models' own code does
  * not.) The named special tokens
  * (bos_token, ...) become special where the vocabulary has them as mere pieces. A named token that the vocabulary does
  * not have at all is left out: it would have an id for which no model has a row. add_bos_token and add_eos_token mean

@@ -18,8 +18,8 @@ static const char gguf_name[] = "GGUF tokenizer";
 #define DEEPSEEK_WORDS                                                                                                 \
     "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"               \
     " ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-/* Left alone by the formatter, which counts bytes for columns here and never comes to rest. Characters that normalization
- * changes are written by number, so that no editor does. */
+/* Left alone by the formatter, which counts bytes for columns here and never comes to rest. Characters that
+ * normalization changes are written by number, so that no editor does. */
 /* clang-format off */
 #define DEEPSEEK_LETTERS \
     "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ" \

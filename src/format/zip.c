@@ -1,6 +1,7 @@
 /* Owns the reading of zip directories (PKWARE's APPNOTE.TXT 6.3, its names of records in brackets). Promises that what
  * the central directory says of an entry is what stands in front of the entry's data, that all entries lie between the
- * file's begin and the directory, and that no two share a byte: so a tensor that points into one points at nothing else.
+ * file's begin and the directory, and that no two share a byte: so a tensor that points into one points at nothing
+ * else.
  *
  * Sizes come from the central directory; a local header may leave them to a data descriptor behind the data (0 there),
  * which for stored entries says nothing new and is not read. 64-bit sizes and offsets are read in all places. */

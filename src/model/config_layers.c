@@ -1,11 +1,12 @@
-/* Owns what differs from layer to layer: windows, rotation, experts. Promises that a list in the configuration (layer_types
- * and its like) agrees with what the family does with the other keys, or decides where the family lets it. */
+/* Owns what differs from layer to layer: windows, rotation, experts. Promises that a list in the configuration
+ * (layer_types and its like) agrees with what the family does with the other keys, or decides where the family lets
+ * it. */
 #include <stdio.h>
 #include <string.h>
 
 #include "model/family.h"
 
-/* ---- lists of names ----------------------------------------------------------------------------------------------- */
+/* ---- lists of names ---------------------------------------------------------------------------------------------- */
 
 typedef struct name_list {
     const char *key, *yes, *no; /* the two names that an item may have */
@@ -31,7 +32,7 @@ static lamina_status check_length(const reading *r, const char *key, const json_
     return key_refuse(r, "", key, list, expected);
 }
 
-/* ---- windows ------------------------------------------------------------------------------------------------------ */
+/* ---- windows ----------------------------------------------------------------------------------------------------- */
 
 static lamina_status read_layer_types(const reading *r, const settings *s, uint32_t window, model_layer *layers)
 {
@@ -67,7 +68,7 @@ static lamina_status read_windows(const reading *r, const settings *s, model_lay
     return read_layer_types(r, s, window, layers);
 }
 
-/* ---- rotation ----------------------------------------------------------------------------------------------------- */
+/* ---- rotation ---------------------------------------------------------------------------------------------------- */
 
 static lamina_status read_nope_list(const reading *r, const settings *s, model_layer *layers)
 {
@@ -100,7 +101,7 @@ static lamina_status read_rotations(const reading *r, const settings *s, model_l
     return LAMINA_OK;
 }
 
-/* ---- experts ------------------------------------------------------------------------------------------------------ */
+/* ---- experts ----------------------------------------------------------------------------------------------------- */
 
 static lamina_status read_dense_layers(const reading *r, const settings *s, bool *moe)
 {

@@ -1,5 +1,5 @@
-/* The part of the table with gated feed-forwards and norms as in Llama, but matrices of q, k and v, or of gate and up, that
- * are one; most of them families whose reference is code beside their checkpoints. */
+/* The part of the table with gated feed-forwards and norms as in Llama, but matrices of q, k and v, or of gate and up,
+ * that are one; most of them families whose reference is code beside their checkpoints. */
 #include "model/families.h"
 
 #define NORMS_BEFORE                                                                                                   \

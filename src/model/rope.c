@@ -1,6 +1,6 @@
 /* Owns the frequencies of rotary positions and of their scalings. Promises the formulas of transformers'
- * modeling_rope_utils, step by step in the precision in which it computes each (Python's double or torch's f32), and the
- * same bits on every machine: pow and log are our own, of operations that IEEE 754 rounds correctly.
+ * modeling_rope_utils, step by step in the precision in which it computes each (Python's double or torch's f32), and
+ * the same bits on every machine: pow and log are our own, of operations that IEEE 754 rounds correctly.
  *
  * pow is taken in double and rounded once to f32, so it is the correctly rounded f32 but for cases closer to a tie than
  * 1e-7 of a unit; torch's vector pow is within 1 ulp of the true value, so the two differ by at most one f32.
@@ -12,7 +12,7 @@
 
 #include "model/family.h"
 
-/* ---- log and pow -------------------------------------------------------------------------------------------------- */
+/* ---- log and pow ------------------------------------------------------------------------------------------------- */
 
 static const double LN2_HIGH = 0x1.62e42fefa38p-1; /* 42 bits: times an exponent it is exact */
 static const double LN2_LOW = 0x1.ef35793c7673p-45;
@@ -54,7 +54,7 @@ static float power(float base, float exponent)
     return (float)own_exp(x);
 }
 
-/* ---- each kind of scaling ----------------------------------------------------------------------------------------- */
+/* ---- each kind of scaling ---------------------------------------------------------------------------------------- */
 
 /* base^(2 i / dims): arange, division and power in f32. */
 static float wave(float base, uint32_t i, uint32_t dims)

@@ -1,6 +1,6 @@
 /* What is wanted and what is delivered: owns the pool's memory and tables, answers a layer's wants in order, and keeps
- * the statistics. Promises that nothing is allocated after experts_new() and that reads of all that is missing are under
- * way, as far as the window allows, before the first piece is delivered. */
+ * the statistics. Promises that nothing is allocated after experts_new() and that reads of all that is missing are
+ * under way, as far as the window allows, before the first piece is delivered. */
 #include "stream/experts_pool.h"
 
 #include "stream/layout.h"
@@ -14,7 +14,7 @@ enum {
     WINDOW_LEAST = 8, /* pieces read ahead of the consumer */
 };
 
-/* ---- sizes ----------------------------------------------------------------------------------------------------------- */
+/* ---- sizes ------------------------------------------------------------------------------------------------------- */
 
 static uint64_t min64(uint64_t a, uint64_t b)
 {
@@ -79,7 +79,7 @@ void experts_plan(const experts_config *c, experts_layout *l)
     (void)lay_out(c, l, NULL);
 }
 
-/* ---- a life ---------------------------------------------------------------------------------------------------------- */
+/* ---- a life ------------------------------------------------------------------------------------------------------ */
 
 static lamina_status check_part(const experts_config *c, uint32_t file, uint64_t offset, uint64_t bytes, uint32_t layer,
                                 uint32_t expert, lamina_error *err)
@@ -217,7 +217,7 @@ void experts_free(experts *x)
     mem_free(m, x);
 }
 
-/* ---- wanting --------------------------------------------------------------------------------------------------------- */
+/* ---- wanting ----------------------------------------------------------------------------------------------------- */
 
 static void end_want(experts *x)
 {
@@ -293,7 +293,7 @@ void experts_want(experts *x, uint32_t layer, const uint32_t *ids, const uint32_
     pool_pump(x);
 }
 
-/* ---- delivering ------------------------------------------------------------------------------------------------------ */
+/* ---- delivering -------------------------------------------------------------------------------------------------- */
 
 /* The slot of the next piece, if it is there; else NONE. */
 static uint32_t ready(const experts *x)
@@ -372,7 +372,7 @@ void experts_abort(experts *x)
     x->failed = false;
 }
 
-/* ---- statistics ------------------------------------------------------------------------------------------------------ */
+/* ---- statistics -------------------------------------------------------------------------------------------------- */
 
 void experts_get_stats(const experts *x, experts_stats *stats)
 {

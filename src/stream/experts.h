@@ -17,8 +17,8 @@ typedef struct expert_matrix { /* as it lies in the files */
     uint32_t side_rows;                   /* rows that share a row of scales: 1 (MXFP4) or 128 (fp8) */
 } expert_matrix;
 
-/* Where matrix `matrix` of an expert lies; all experts of a layer have the same sizes (layers may differ: files of mixed
- * quantisation). */
+/* Where matrix `matrix` of an expert lies; all experts of a layer have the same sizes (layers may differ: files of
+ * mixed quantisation). */
 typedef expert_matrix (*expert_locate)(const void *user, uint32_t layer, uint32_t expert, uint32_t matrix);
 
 typedef struct experts_config {

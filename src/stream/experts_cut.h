@@ -1,5 +1,6 @@
-/* How the matrices of an expert are cut into pieces: arithmetic only. The experts of a layer are all cut alike; layers may
- * differ (files of mixed quantisation), so there are a few kinds of experts. Slots of one size hold any piece of any. */
+/* How the matrices of an expert are cut into pieces: arithmetic only. The experts of a layer are all cut alike; layers
+ * may differ (files of mixed quantisation), so there are a few kinds of experts. Slots of one size hold any piece of
+ * any. */
 #ifndef LAMINA_STREAM_EXPERTS_CUT_H
 #define LAMINA_STREAM_EXPERTS_CUT_H
 

@@ -19,7 +19,7 @@ void pool_extent(const experts *x, uint32_t expert, uint32_t piece, expert_exten
     experts_extent(c, &m, piece, out);
 }
 
-/* ---- slots ----------------------------------------------------------------------------------------------------------- */
+/* ---- slots ------------------------------------------------------------------------------------------------------- */
 
 static void take(experts *x, uint32_t slot, uint32_t expert, uint32_t piece)
 {
@@ -124,7 +124,7 @@ void pool_make_room(experts *x)
     w->read_piece = w->piece;
 }
 
-/* ---- reads ----------------------------------------------------------------------------------------------------------- */
+/* ---- reads ------------------------------------------------------------------------------------------------------- */
 
 typedef struct span_of { /* a read: whole blocks */
     uint32_t file, bytes, needed;

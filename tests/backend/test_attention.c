@@ -221,9 +221,9 @@ static double larger(double a, double b)
 }
 
 /* The specification against softmax in double, as transformers' eager attention has it: scale, softcap, position, the
- * sink among the logits, the sink's share dropped. With e = 2^-24, a score errs by ds = (dim + 2) e scale sum |q k|, four
- * roundings of the softcap and two of the slope's product, its exponential by that, the rounding of s - m and 1.5 ulp; n
- * positions are summed in l and in acc, with two roundings for each rescaling. */
+ * sink among the logits, the sink's share dropped. With e = 2^-24, a score errs by ds = (dim + 2) e scale sum |q k|,
+ * four roundings of the softcap and two of the slope's product, its exponential by that, the rounding of s - m and 1.5
+ * ulp; n positions are summed in l and in acc, with two roundings for each rescaling. */
 static double softmax_error(const story *s)
 {
     enum { LENGTH = 333, V_MOST = 64 };

@@ -1,5 +1,5 @@
-/* Rows of `packed`: coding gives every bit back, and every level of this machine computes with them what it computes with
- * the numbers as they were, also where the bytes are foreign. `test_backend_packed --speed [level]` measures. */
+/* Rows of `packed`: coding gives every bit back, and every level of this machine computes with them what it computes
+ * with the numbers as they were, also where the bytes are foreign. `test_backend_packed --speed [level]` measures. */
 #include "levels.h"
 
 #include "base/os.h"
@@ -196,7 +196,7 @@ static void foreign_bytes_stay_inside(void)
         }
 }
 
-/* ---- speed -------------------------------------------------------------------------------------------------------- */
+/* ---- speed ------------------------------------------------------------------------------------------------------- */
 
 enum { SPEED_ROWS = 8192, SPEED_K = 3072, SPEED_MATRICES = 8 };
 

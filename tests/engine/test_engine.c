@@ -199,8 +199,8 @@ static uint32_t random_next(uint32_t *state)
     return *state >> 8;
 }
 
-/* Two engines, sessions opened, fed, rewound, sampled and closed in a random order: what a session computes stays what it
- * was, and the account returns to where it began. */
+/* Two engines, sessions opened, fed, rewound, sampled and closed in a random order: what a session computes stays what
+ * it was, and the account returns to where it began. */
 static void a_thousand_mixed_operations(void)
 {
     lamina_error err = {0};

@@ -148,7 +148,7 @@ static void tiny_models_match_transformers(void)
     CHECK(models_seen >= 100, "only %zu models were compared", models_seen);
 }
 
-/* ---- a real model ------------------------------------------------------------------------------------------------- */
+/* ---- a real model ------------------------------------------------------------------------------------------------ */
 
 typedef struct top_golden { /* tools/smollm2_golden.py describes the file */
     unsigned char *data;

@@ -12,7 +12,8 @@ static const struct {
 } numbers[] = {{"block_count", 2},          {"context_length", 4096},    {"embedding_length", 64},
                {"feed_forward_length", 96}, {"attention.head_count", 4}, {"attention.head_count_kv", 2}};
 
-/* A whole small model: 9 entries of a Llama, then `extra` (entries already written), one Q8_0 matrix, one F32 vector. */
+/* A whole small model: 9 entries of a Llama, then `extra` (entries already written), one Q8_0 matrix, one F32
+ * vector. */
 static void small_model(bytes *b, const char *arch, const bytes *extra, unsigned n_extra)
 {
     char key[128];

@@ -1,5 +1,5 @@
-/* PyTorch's checkpoints: what torch.save() wrote, in both forms, read to the last byte; and files that lie, which must be
- * refused in words. The files of tests/data/pytorch come from tools/pytorch_golden.py; the liars are built here. */
+/* PyTorch's checkpoints: what torch.save() wrote, in both forms, read to the last byte; and files that lie, which must
+ * be refused in words. The files of tests/data/pytorch come from tools/pytorch_golden.py; the liars are built here. */
 #include <fcntl.h>
 #include <sys/stat.h>
 

@@ -1,9 +1,9 @@
-/* Chat templates against transformers: tests/data/template/cases.jsonl (written by tools/template_golden.py) holds templates,
- * what goes in and what must come out, or that they are refused; then limits, refusals by their words, failing
- * allocations, the known forms.
+/* Chat templates against transformers: tests/data/template/cases.jsonl (written by tools/template_golden.py) holds
+ * templates, what goes in and what must come out, or that they are refused; then limits, refusals by their words,
+ * failing allocations, the known forms.
  *
- * Called as: test_format_template --pipe, it is the driver of tools/template_compare.py: cases in, results out, a line of
- * JSON each. */
+ * Called as: test_format_template --pipe, it is the driver of tools/template_compare.py: cases in, results out, a line
+ * of JSON each. */
 #include "base/os.h"
 #include "format/template.h"
 #include "format/tokenizer_internal.h"
@@ -111,7 +111,8 @@ static uint64_t fnv(const char *text, size_t n)
     return h;
 }
 
-/* A tokenizer_config.json's template through each conversation; what comes out is known by its hash, "" for a refusal. */
+/* A tokenizer_config.json's template through each conversation; what comes out is known by its hash, "" for a
+ * refusal. */
 static size_t check_real(const json_t *folder, const json_t *conversations)
 {
     char path[1024];

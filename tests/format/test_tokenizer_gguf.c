@@ -1,5 +1,5 @@
-/* The names of tokenizer.ggml.pre: each one that is known gives a tokenizer whose patterns compile, cut and give the text
- * back; any other is refused by its spelling. The file is tiny.gguf with its name exchanged. */
+/* The names of tokenizer.ggml.pre: each one that is known gives a tokenizer whose patterns compile, cut and give the
+ * text back; any other is refused by its spelling. The file is tiny.gguf with its name exchanged. */
 #include "build.h"
 #include "format/gguf.h"
 #include "format/tokenizer.h"

@@ -1,4 +1,5 @@
-/* Hands bytes to code that opens paths: a file in memory, reused from input to input. Linux only, as libFuzzer is here. */
+/* Hands bytes to code that opens paths: a file in memory, reused from input to input. Linux only, as libFuzzer is
+ * here. */
 #ifndef LAMINA_FUZZ_FEED_H
 #define LAMINA_FUZZ_FEED_H
 

@@ -1,5 +1,5 @@
-/* libFuzzer target: the bytes are a template, rendered over a small conversation with tools. What is rendered must be UTF-8;
- * nothing may leak, run long or deep. */
+/* libFuzzer target: the bytes are a template, rendered over a small conversation with tools. What is rendered must be
+ * UTF-8; nothing may leak, run long or deep. */
 #include <stdint.h>
 #include <stdlib.h>
 

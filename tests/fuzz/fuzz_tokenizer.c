@@ -1,6 +1,6 @@
 /* libFuzzer target: the first byte chooses the kind of file, the rest is the file and, behind a NUL, the configuration
- * beside it. What is accepted must encode and decode without harm, and be the same again after a way through the compact
- * form. */
+ * beside it. What is accepted must encode and decode without harm, and be the same again after a way through the
+ * compact form. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -327,8 +327,8 @@ static void every_failing_allocation_is_clean(void)
     unlink(path);
 }
 
-/* Frequencies to two units in the last place: a power rounded to f32 may differ by one from the reference (its own is not
- * correctly rounded), and so may its reciprocal or what scaling makes of it. */
+/* Frequencies to two units in the last place: a power rounded to f32 may differ by one from the reference (its own is
+ * not correctly rounded), and so may its reciprocal or what scaling makes of it. */
 static void frequencies_are_those_of_the_reference(void)
 {
     static const rope_axes axes[] = {

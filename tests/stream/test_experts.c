@@ -294,8 +294,8 @@ static bool alike(const mixture *x)
     return true;
 }
 
-/* Layers that want all of their experts, again and again, find as many as the pool holds, less those on their way: least
- * recently used would find none. */
+/* Layers that want all of their experts, again and again, find as many as the pool holds, less those on their way:
+ * least recently used would find none. */
 static void scans(void)
 {
     mixture x;
@@ -484,7 +484,7 @@ static void failing_allocations(void)
     model_remove(&x.files);
 }
 
-/* ---- sizes ----------------------------------------------------------------------------------------------------------- */
+/* ---- sizes ------------------------------------------------------------------------------------------------------- */
 
 typedef struct shape {
     const char *name;
