@@ -87,10 +87,8 @@ enum {
 
 /* What config.json says, in one dialect. A row's defaults are those of transformers' configuration class. */
 typedef struct settings {
-    uint32_t layers, hidden, vocab, heads, kv_heads /* 0: heads */, head_dim /* 0: hidden / heads */, ffn /* 0: 4
-                                                                                                            hidden */
-        ,
-        context;
+    uint32_t layers, hidden, vocab, context, heads;
+    uint32_t kv_heads /* 0: heads */, head_dim /* 0: hidden / heads */, ffn /* 0: 4 hidden */;
     uint32_t window /* 0: none */, window_layers, window_pattern, nope_interval;
     bool layer_scale, tied, tied_said, attention_bias, qkv_bias, mlp_bias, use_window, parallel, qk_norm, dynamic_ntk,
         log_n, multi_query;

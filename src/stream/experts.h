@@ -34,8 +34,7 @@ typedef struct experts_config {
     expert_locate locate;
     const void *user;
     uint64_t piece_bytes; /* at most, of a slot, if a row (or the rows that share scales) fits; 0: chosen */
-    uint64_t
-        pool_bytes; /* memory for slots, at least experts_layout.least_pool; what exceeds whole_pool is not taken */
+    uint64_t pool_bytes;  /* memory for slots, at least experts_layout.least_pool, at most whole_pool is taken */
 } experts_config;
 
 typedef struct experts experts;
