@@ -14,8 +14,13 @@ enum { BLOCK_ELEMENTS_MAX = 256 };
 
 static const block_format formats[DT_WEIGHTS] = {
     [DT_Q8_0] = {DT_Q8_0, {-127, 127, false}, 65504.0f * 127, 32, write_symmetric, read_symmetric},
+    [DT_Q5_0] = {DT_Q5_0, {-16, 15, false}, 65504.0f * 15, 32, write_symmetric, read_symmetric},
     [DT_Q4_0] = {DT_Q4_0, {-8, 7, false}, 65504.0f * 7, 32, write_symmetric, read_symmetric},
+    [DT_Q5_1] = {DT_Q5_1, {0, 31, false}, 65504.0f, 32, write_affine, read_affine},
     [DT_Q4_1] = {DT_Q4_1, {0, 15, false}, 65504.0f, 32, write_affine, read_affine},
+    [DT_Q4_K] = {DT_Q4_K, {0, 15, false}, 65504.0f * 63, 32, write_super_affine, read_super_affine},
+    [DT_Q5_K] = {DT_Q5_K, {0, 31, false}, 65504.0f * 63, 32, write_super_affine, read_super_affine},
+    [DT_Q6_K] = {DT_Q6_K, {-32, 31, false}, 65504.0f * 127, 16, write_q6_k, read_q6_k},
 };
 
 bool quantize_can(dtype to)

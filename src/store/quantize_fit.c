@@ -16,16 +16,18 @@
 #define NOTHING  0x1p-40f   /* a block of less is zero: a quarter of f16's least number times 2^-14 */
 #define F16_MOST 65504.0f
 
-#define MULTIPLE_MOST    63.0f
-#define SIGNED_MOST      127.0f
-#define AFFINE_STARTS    16
-#define AFFINE_FIRST     1.0f
-#define AFFINE_STEP      0.15f
-#define SYMMETRIC_STARTS 16
-#define SYMMETRIC_FIRST  1.0f
-#define SYMMETRIC_STEP   0.12f
-#define REFITS           3
-#define ROUNDS           2
+#define MULTIPLE_MOST 63.0f
+#define SIGNED_MOST   127.0f
+/* Starting grids: how many levels the outermost elements lie beyond the outermost levels. Measured on matrices of a trained
+ * model: weighted errors of 4 bits gain 3 % by starts up to 2 instead of 1, symmetric ones of 8 bits 3 to 10 % by 6; with
+ * five times as many starts everywhere 1 to 2 % are left. */
+#define AFFINE_FIRST    2.0f
+#define AFFINE_STEP     0.4f
+#define SYMMETRIC_FIRST 6.0f
+#define SYMMETRIC_STEP  0.5f
+#define NF4_STEP        0.1f /* of a level's distance, about */
+
+enum { AFFINE_STARTS = 9, SYMMETRIC_STARTS = 16, REFITS = 1, ROUNDS = 3 };
 
 static inline float clampf(float x, float low, float high)
 {
@@ -258,7 +260,7 @@ static void fit_symmetric(const tile *t, const ranges *r, levels of, grid *best)
     forget(best, error);
     for (int k = 0; k < SYMMETRIC_STARTS; k++) {
         float stretch = SYMMETRIC_FIRST - SYMMETRIC_STEP * (float)k;
-        if (of.nf4) stretch *= 0.15f;
+        if (of.nf4) stretch *= NF4_STEP;
         grid_around(r, of, stretch, &g);
         if (of.nf4 && k % 2) /* its levels are not as many on both sides */
             for (int l = 0; l < LANES; l++) g.scale[l] = -g.scale[l];

@@ -2,19 +2,17 @@
  *
  *   SPEC      = PART {"," PART}
  *   PART      = TYPE | PATTERN "=" TYPE | "bits=" NUMBER | "size=" SIZE
- *   TYPE      = "q8_0" | "q6_k" | "q5_k" | "q4_k" | "q4_0" | "nf4" | "packed" | "keep"
- *   PATTERN   = a name with "*" (any characters) and, for layers, ranges: "layers[0-3]" is "layers[0-3].*"
+ *   TYPE      = "q8_0" | "q6_k" | "q5_k" | "q4_k" | "q4_0" ... | "packed" | "keep"
+ *   PATTERN   = a name, with "*" for any characters and [0-3] for numbers; "layers[0-3]" is "layers[0-3].*"
  *
  * Names are made of layer and role: layers[3].down, layers[3].experts.down, embed, head. What comes later wins. A TYPE
- * alone, bits= or size= is for all that no pattern names; none: kept. A tensor that holds several matrices (q, k and v
- * in one) answers to each of their names.
+ * alone, bits= or size= is for all that no pattern names; without one that is kept. A tensor that holds several matrices
+ * (q, k and v in one) answers to each of their names; a head tied to the embedding is one tensor that answers to both.
  *
- * Never quantised: norms, biases and other vectors, routers, matrices stored [in, out], what is quantised already, what
- * no pass uses. Where rows are not whole blocks of the type, the nearest larger type of 32 takes its place (q8_0 for q6_k
- * and q5_k, q4_0 for q4_k and nf4); where they are not of 32 either, the tensor is kept.
- *
- * A head tied to the embedding is one tensor, named both embed and head; as the head needs more, a bare TYPE below q6_k
- * gives it q6_k unless a pattern names it. */
+ * Never quantised: norms, biases and other vectors, routers, learned positions, matrices stored [in, out], what is not
+ * f32, f16 or bf16, what no pass uses. Where rows are not whole blocks of 256 the type of 32 takes its place that
+ * llama.cpp puts there: q8_0 for q6_k, q5_1 for q5_k, q5_0 for q4_k. Where they are not of 32 either, the
+ * tensor is kept. */
 #ifndef LAMINA_STORE_RECIPE_H
 #define LAMINA_STORE_RECIPE_H
 
@@ -25,35 +23,39 @@ typedef struct recipe recipe;
 typedef enum recipe_form {
     RECIPE_KEEP,   /* copied bit for bit */
     RECIPE_PACKED, /* without loss */
-    RECIPE_BLOCKS  /* quantised to .type */
+    RECIPE_BLOCKS, /* quantised to .type */
+    RECIPE_OPEN    /* to be distributed: recipe_distribute() */
 } recipe_form;
 
 typedef struct recipe_target {
     recipe_form form;
-    dtype type;      /* what the store will have; KEEP, PACKED: the tensor's own */
-    const char *why; /* static text: why this is not what was asked; NULL: it is */
+    dtype type;      /* of BLOCKS: what the store will have; else the tensor's own */
+    const char *why; /* static text: why this is not what was asked for; NULL: it is */
 } recipe_target;
 
-lamina_status recipe_parse(memory *m, const char *spec, recipe **out, lamina_error *err); /* LAMINA_E_USAGE */
-void recipe_free(recipe *r);                                                              /* NULL is allowed */
-/* It has bits= or size=: recipe_distribute() follows a survey. */
+/* LAMINA_E_USAGE: the text says what is wrong, where, and what was expected. */
+lamina_status recipe_parse(memory *m, const char *spec, recipe **out, lamina_error *err);
+void recipe_free(recipe *r); /* NULL is allowed */
+/* It has bits= or size=: there will be open targets. */
 bool recipe_surveys(const recipe *r);
 
-/* targets [mo->source->n_tensors]. LAMINA_E_USAGE: a pattern names nothing. With recipe_surveys(), those still open are
- * RECIPE_BLOCKS with type DT_COUNT. */
+/* targets [mo->source->n_tensors]. LAMINA_E_USAGE: a pattern names nothing. */
 lamina_status recipe_targets(const recipe *r, const model *mo, recipe_target *targets, lamina_error *err);
 
-/* ---- distributing bits: measure every open tensor in every candidate's type, then choose ----------------------- */
+/* ---- distributing bits: measure every open tensor in its candidates' types, then choose ----------------------------- */
 
 enum { RECIPE_CANDIDATES = 5 };
-extern const dtype recipe_candidates[RECIPE_CANDIDATES]; /* by bytes, ascending */
+/* What a matrix of so many columns may become, by bytes, ascending; i < RECIPE_CANDIDATES. */
+dtype recipe_candidate(uint64_t cols, int i);
 
-typedef struct recipe_survey {              /* of a tensor */
-    double error[RECIPE_CANDIDATES], power; /* sums of quantize_cost over its rows; power 0: not measured */
+typedef struct recipe_survey { /* of a tensor, by candidate: sums of quantize_cost over its rows */
+    double error[RECIPE_CANDIDATES];
+    double power; /* 0: not measured, or a tensor of zeros: the first candidate costs nothing */
 } recipe_survey;
 
-/* Closes the open targets so that the whole fits and the expected loss is least. survey [n_tensors]. A layer's experts
- * share a type. LAMINA_E_USAGE: even the smallest does not fit; the text says what would. */
+/* Closes the open targets so that the whole fits and the expected loss is least. survey [n_tensors]; layer by layer the
+ * experts' matrices of a role share a type. size= counts the bytes of all tensors, packed ones as they were; bits= those
+ * of the open ones over their elements. LAMINA_E_USAGE: even the least types do not fit; the text says what would. */
 lamina_status recipe_distribute(const recipe *r, const model *mo, const recipe_survey *survey, recipe_target *targets,
                                 lamina_error *err);
 

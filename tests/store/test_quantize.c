@@ -9,7 +9,7 @@
 
 enum { COLS = 1024, ROWS = 6, MANY = 17 };
 
-static const dtype types[] = {DT_Q8_0, DT_Q4_1, DT_Q4_0};
+static const dtype types[] = {DT_Q8_0, DT_Q6_K, DT_Q5_K, DT_Q4_K, DT_Q5_1, DT_Q5_0, DT_Q4_1, DT_Q4_0};
 enum { TYPES = sizeof types / sizeof *types };
 
 static uint64_t state;
@@ -116,13 +116,49 @@ static void naive_affine(const float *x, uint32_t n, float high, float *y)
     for (uint32_t i = 0; i < n; i++) y[i] = m + to_grid(x[i] - m, d, 0, high);
 }
 
+static void naive_super(const float *x, float high, float *y)
+{
+    float low[8], wide[8], most_low = 0, most_wide = 0;
+    for (int b = 0; b < 8; b++) {
+        float least, most;
+        range_of(x + 32 * b, 32, &least, &most);
+        low[b] = -least;
+        wide[b] = (most - least) / high;
+        most_low = low[b] > most_low ? low[b] : most_low;
+        most_wide = wide[b] > most_wide ? wide[b] : most_wide;
+    }
+    float d = f16(most_wide / 63), dm = f16(most_low / 63);
+    for (int b = 0; b < 8; b++) {
+        float scale = to_grid(wide[b], d, 0, 63), minus = to_grid(low[b], dm, 0, 63);
+        for (int i = 0; i < 32; i++) y[32 * b + i] = to_grid(x[32 * b + i] + minus, scale, 0, high) - minus;
+    }
+}
+
+static void naive_q6_k(const float *x, float *y)
+{
+    float scale[16], most_scale = 0;
+    for (int b = 0; b < 16; b++) {
+        float least, most;
+        range_of(x + 16 * b, 16, &least, &most);
+        scale[b] = (most > -least ? most : least) / -32;
+        if (fabsf(scale[b]) > most_scale) most_scale = fabsf(scale[b]);
+    }
+    float d = f16(most_scale / 127);
+    for (int i = 0; i < 256; i++) y[i] = to_grid(x[i], to_grid(scale[i / 16], d, -128, 127), -32, 31);
+}
+
 static void naive(dtype t, const float *x, float *y)
 {
     uint32_t n = dtype_table[t].block_elements;
     for (uint32_t at = 0; at < COLS; at += n) {
         if (t == DT_Q8_0) naive_symmetric(x + at, n, -127, 127, y + at);
+        if (t == DT_Q5_0) naive_symmetric(x + at, n, -16, 15, y + at);
         if (t == DT_Q4_0) naive_symmetric(x + at, n, -8, 7, y + at);
+        if (t == DT_Q5_1) naive_affine(x + at, n, 31, y + at);
         if (t == DT_Q4_1) naive_affine(x + at, n, 15, y + at);
+        if (t == DT_Q5_K) naive_super(x + at, 31, y + at);
+        if (t == DT_Q4_K) naive_super(x + at, 15, y + at);
+        if (t == DT_Q6_K) naive_q6_k(x + at, y + at);
     }
 }
 
@@ -247,7 +283,9 @@ static void refuses(void)
  * machine and the compiler. */
 static void same_everywhere(void)
 {
-    static const uint64_t expected[TYPES] = {0xcbb9faddcd1cb8d7, 0xd4a434bdab62b731, 0xbb86d17a27d9db2c};
+    static const uint64_t expected[TYPES] = {0xef1e75da7f199646, 0x9f82851d22e41fa2, 0xb4f5f30d63c1a9db,
+                                             0x8eca3f994b35a8e0, 0x07181aad944f1ebf, 0x58305b4fab7b246e,
+                                             0x1a84e00476eaf8cc, 0x33c97d7c1483fcfb};
     static float shifted[ROWS * COLS + 1];
     for (int i = 0; i < TYPES; i++) {
         dtype t = types[i];
