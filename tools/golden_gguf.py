@@ -406,6 +406,8 @@ def gpt_oss_keys(w, c):
 
 # ---- the table -------------------------------------------------------------------------------------------------------
 
+GRIDS = [Q.IQ4_NL, Q.IQ4_XS, Q.IQ2_XXS, Q.IQ2_XS, Q.IQ2_S, Q.IQ3_XXS, Q.IQ3_S, Q.IQ1_S, Q.IQ1_M, Q.TQ1_0, Q.TQ2_0,
+         Q.NVFP4]
 MIX = [Q.Q8_0, Q.BF16, Q.F16]
 YARN = dict(type="yarn", factor=4, beta_fast=32, beta_slow=1, mscale=0.707, mscale_all_dim=0.707,
             original_max_position_embeddings=24)
@@ -425,6 +427,8 @@ GGUFS = {
         QWEN3_MOE | dict(rope_theta=1e6)
         | sizes(256, 4, 2, 256, 69, 1, head_dim=64, moe_intermediate_size=256, num_experts=3, num_experts_per_tok=2,
                 norm_topk_prob=True), hub=HUB), (experts_together,), qwen_moe_keys),
+    "gguf-grids": Gguf("llama", GRIDS, Row(LLAMA | sizes(256, 4, 1, 256, 67, 2, head_dim=64) | new()), (neighbours,),
+                       llama_keys),
     "gguf-qwen2": Gguf("qwen2", [Q.Q4_0, Q.F16], Row(
         QWEN2 | sizes(64, 5, 1, 96, 127, 2, head_dim=32, use_sliding_window=False) | new(theta=1e6)), (), llama_keys),
     "gguf-qwen3": Gguf("qwen3", [Q.Q8_0, Q.Q4_1], Row(
@@ -584,6 +588,31 @@ def kind_of(name, x, types, matrices):
     return kind if x.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] == 0 else Q.F16
 
 
+def grid_blocks(x, kind, seed):
+    """Blocks of codebooks and levels, any but for their scales, whose elements spread as those of x do."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    elements, size = gguf.GGML_QUANT_SIZES[kind]
+    blocks = rng.integers(0, 256, (x.size // elements, size), np.uint8)
+
+    def with_scale(d):
+        """d [blocks]"""
+        if kind == Q.NVFP4:
+            blocks[:, :4] = gguf.quants.NVFP4.fp32_to_ue4m3(2 * d)[:, None]
+            return blocks
+        half = d.astype(np.float16).view(np.uint16)
+        if kind == Q.IQ1_M:  # in the upper nibbles of four words
+            for i in range(4):
+                blocks[:, 49 + 2 * i] = (blocks[:, 49 + 2 * i] & 15) | (half >> 4 * i & 15) << 4
+        else:
+            at = size - 2 if kind in (Q.TQ1_0, Q.TQ2_0) else 0
+            blocks[:, at:at + 2] = half.view(np.uint8).reshape(-1, 2)
+        return blocks
+
+    ones = np.ones(len(blocks), np.float32)
+    scale = x.std() / gguf.quants.dequantize(with_scale(ones), kind).std()
+    return with_scale(ones * scale * rng.uniform(0.5, 1.5, len(blocks)).astype(np.float32)).reshape(*x.shape[:-1], -1)
+
+
 # Where a block has d and dmin; the mean of its numbers, by which dmin is to be larger than d for the elements' mean to be 0.
 RANDOM_BLOCKS = {Q.Q5_0: (0, None, 0), Q.Q5_1: (0, 2, -15.5), Q.Q2_K: (80, 82, 1.5), Q.Q3_K: (108, None, 0),
                  Q.Q4_K: (0, 2, 7.5), Q.Q5_K: (0, 2, 15.5), Q.Q6_K: (208, None, 0)}
@@ -635,7 +664,8 @@ def make_gguf(out, name, row):
         kind = kind_of(n, where, row.types, matrices)
         matrices += where.ndim > 1
         x = np.ascontiguousarray((values[where] + shift[n]).astype(np.float32))
-        w.add_tensor(n, blocks_of(x, kind, random), raw_dtype=kind)
+        seed = zlib.crc32(n.encode())
+        w.add_tensor(n, grid_blocks(x, kind, seed) if kind in GRIDS else blocks_of(x, kind, random), raw_dtype=kind)
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
