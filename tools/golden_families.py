@@ -5,7 +5,7 @@ import re
 import torch
 
 from golden_core import Row, but
-from golden_packed import fp8_blocks, mxfp4_experts
+from golden_packed import bnb_four_bits, bnb_int8, fp8_blocks, fp8_scaled, mxfp4_experts
 
 LONG = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
@@ -40,6 +40,25 @@ MISTRAL = family("mistral", "MistralForCausalLM", LLAMA)
 QWEN2 = family("qwen2", "Qwen2ForCausalLM", LLAMA, rms_norm_eps=1e-6)
 QWEN3 = family("qwen3", "Qwen3ForCausalLM", QWEN2, attention_bias=False)
 FP8 = dict(activation_scheme="dynamic", fmt="e4m3", quant_method="fp8", weight_block_size=[128, 128])
+BNB4 = dict(quant_method="bitsandbytes", _load_in_4bit=True, _load_in_8bit=False, load_in_4bit=True, load_in_8bit=False,
+            bnb_4bit_compute_dtype="bfloat16", bnb_4bit_quant_storage="uint8", llm_int8_threshold=6.0,
+            llm_int8_skip_modules=None, llm_int8_has_fp16_weight=False, llm_int8_enable_fp32_cpu_offload=False)
+NF4 = BNB4 | dict(bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+FP4 = BNB4 | dict(bnb_4bit_quant_type="fp4", bnb_4bit_use_double_quant=False)
+INT8 = BNB4 | dict(_load_in_4bit=False, _load_in_8bit=True, load_in_4bit=False, load_in_8bit=True)
+
+
+def compressed(strategy, dynamic):
+    """What llm-compressor writes of FP8."""
+    of = dict(num_bits=8, type="float", symmetric=True, group_size=None, block_structure=None, actorder=None)
+    group = dict(targets=["Linear"], weights=of | dict(strategy=strategy, dynamic=False, observer="minmax"),
+                 input_activations=of | dict(strategy="token" if dynamic else "tensor", dynamic=dynamic),
+                 output_activations=None)
+    return dict(quant_method="compressed-tensors", format="float-quantized", quantization_status="compressed",
+                global_compression_ratio=None, kv_cache_scheme=None, ignore=["lm_head"],
+                config_groups=dict(group_0=group))
+
+
 NEUTRAL = dict(attention_dropout=0.0, initializer_range=0.02, use_cache=True, transformers_version="4.48.0")
 
 LLAMAS = {
@@ -510,4 +529,23 @@ EXPERTS = {
                                                  "model.embed_tokens", "lm_head"]))
                          | old(theta=150000, **YARN_OSS), rules=[("sinks", 1.0)], pack=mxfp4_experts),
 }
-FAMILIES = LLAMAS | OTHERS | PIONEERS | EXPERTS
+# Quantised as transformers saves it. Absolute maxima of more than 256 blocks have codes in two blocks.
+QUANTISED = {
+    "llama-nf4": Row(LLAMA | sizes(64, 4, 2, 320, 71, 2, head_dim=32, quantization_config=NF4) | new(),
+                     pack=functools.partial(bnb_four_bits, kind="nf4", nested=True)),
+    "phi3-nf4": Row(PHI3 | sizes(64, 4, 4, 192, 65, 2, original_max_position_embeddings=256, quantization_config=NF4)
+                    | old(), pack=functools.partial(bnb_four_bits, kind="nf4", nested=True)),
+    "mixtral-fp4": Row(MIXTRAL | sizes(64, 4, 2, 64, 67, 2, num_local_experts=4, num_experts_per_tok=2,
+                                       quantization_config=FP4) | dict(rope_theta=1e6, torch_dtype="bfloat16"),
+                       hub=experts_apart("w1", "w3", "w2", "block_sparse_moe"),
+                       pack=functools.partial(bnb_four_bits, kind="fp4", nested=False)),
+    "qwen2-int8": Row(QWEN2 | sizes(42, 3, 1, 62, 67, 2, quantization_config=INT8) | old(theta=1e6), pack=bnb_int8),
+    "qwen3-moe-fp8": Row(QWEN3_MOE | sizes(48, 4, 2, 44, 69, 2, head_dim=12, moe_intermediate_size=40, num_experts=6,
+                                           num_experts_per_tok=3, norm_topk_prob=True,
+                                           quantization_config=compressed("channel", True)) | old(theta=1e6), hub=HUB,
+                         pack=functools.partial(fp8_scaled, rows=True)),
+    "phi3-fp8": Row(PHI3 | sizes(48, 4, 4, 40, 67, 2, original_max_position_embeddings=256,
+                                 quantization_config=compressed("tensor", False)) | old(),
+                    pack=functools.partial(fp8_scaled, rows=False, factor=torch.float32)),
+}
+FAMILIES = LLAMAS | OTHERS | PIONEERS | EXPERTS | QUANTISED

@@ -2,6 +2,7 @@
 
 Each takes {name: float32 array} and gives ({name: tensor to store}, {name: float32 tensor that it means}).
 """
+import bitsandbytes.functional as bnb
 import numpy as np
 import torch
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
@@ -59,3 +60,54 @@ def mxfp4_experts(weights):
         theirs = convert_moe_packed_tensors(stored[name + "_blocks"], stored[name + "_scales"], dtype=torch.float32)
         assert torch.equal(plain[name], theirs), name
     return stored, plain
+
+
+def by_linear(weights, code):
+    """code(name, x float32 array) -> ({suffix of "weight", or of the layer's name: tensor}, meaning) for the matrices
+    of layers; the rest as bf16."""
+    stored, plain = {}, {}
+    for name, x in weights.items():
+        if x.ndim != 2 or ".layers." not in name or name.endswith(".gate.weight"):
+            stored[name] = as_bf16(x)
+            plain[name] = stored[name].float()
+            continue
+        parts, plain[name] = code(torch.from_numpy(np.ascontiguousarray(x)))
+        stem = name.removesuffix("weight")
+        stored |= {stem + part: t.clone() for part, t in parts.items()}
+        assert torch.isfinite(plain[name]).all() and plain[name].dtype == torch.float32
+    return stored, plain
+
+
+def bnb_four_bits(weights, kind, nested):
+    def code(x):
+        q, state = bnb.quantize_4bit(x.bfloat16(), blocksize=64, quant_type=kind, compress_statistics=nested)
+        absmax = state.absmax
+        if nested:
+            scales = state.state2.absmax.repeat_interleave(state.state2.blocksize)[:absmax.numel()]
+            absmax = state.state2.code[absmax.long()] * scales + state.offset
+        codes = torch.stack([q >> 4, q & 15], -1).reshape(-1, 64).long()
+        means = (state.code[codes] * absmax[:, None]).reshape(x.shape)
+        theirs = bnb.dequantize_4bit(q, state).float()
+        assert torch.allclose(means, theirs, rtol=2 ** -8, atol=1e-3 * float(absmax.max())), kind
+        return {"weight": q} | {f"weight.{k}": v for k, v in state.as_dict(packed=True).items()}, means
+    return by_linear(weights, code)
+
+
+def bnb_int8(weights):
+    def code(x):
+        q, scale, _ = bnb.int8_vectorwise_quant(x.half())
+        means = bnb.int8_vectorwise_dequant(q, scale)
+        return {"weight": q, "SCB": scale, "weight_format": torch.tensor(0, dtype=torch.uint8)}, means
+    return by_linear(weights, code)
+
+
+def fp8_scaled(weights, rows, factor=torch.bfloat16):
+    """One factor for each row, as compressed-tensors has it for channels, or one for all."""
+    def code(x):
+        scale = (x.abs().amax(1, keepdim=True) if rows else x.abs().max().reshape(1)).div(448).to(factor)
+        q = (x / scale.float()).clamp(-448, 448).to(torch.float8_e4m3fn)
+        parts = {"weight": q, "weight_scale": scale}
+        if not rows:
+            parts["input_scale"] = torch.tensor([0.25])
+        return parts, q.float() * scale.float()
+    return by_linear(weights, code)

@@ -21,7 +21,7 @@ typedef struct matrix_rows { /* some rows of a weight matrix, as stored */
     const void *data; /* [n_rows] rows of matrix_row_bytes(); host memory, any alignment */
     uint64_t n_rows, cols;
     uint64_t row_bytes; /* of packed types (store/packed.h); others: that, or 0 for what follows from type and cols */
-    /* DT_F8_E4M3 and DT_F8_E5M2: element (r, c) is the stored number times scales[(row0 + r) / scale_rows *
+    /* dtype_has_scales(type): element (r, c) is the stored number times scales[(row0 + r) / scale_rows *
      * scales_stride + c / scale_cols], rounded; below 2^120. NULL: the stored number. */
     const float *scales;
     uint64_t row0, scales_stride;

@@ -37,6 +37,9 @@ const dtype_info dtype_table[DT_COUNT] = {
     [DT_BF16_PACKED3] = {"bf16_packed3", NULL, -1, 0, 0},
     [DT_BF16_PACKED4] = {"bf16_packed4", NULL, -1, 0, 0},
     [DT_F16_PACKED3] = {"f16_packed3", NULL, -1, 0, 0},
+    [DT_NF4_PAIRS] = {"nf4_pairs", NULL, -1, 32, 16},
+    [DT_FP4_PAIRS] = {"fp4_pairs", NULL, -1, 32, 16},
+    [DT_INT8_ROWS] = {"int8_rows", NULL, -1, 1, 1},
     [DT_F64] = {"f64", "F64", 28, 1, 8},
     [DT_I64] = {"i64", "I64", 27, 1, 8},
     [DT_I32] = {"i32", "I32", 26, 1, 4},
@@ -49,6 +52,11 @@ const dtype_info dtype_table[DT_COUNT] = {
     [DT_BOOL] = {"bool", "BOOL", -1, 1, 1},
     [DT_OTHER] = {"other", NULL, -1, 0, 0},
 };
+
+bool dtype_has_scales(dtype t)
+{
+    return t == DT_F8_E4M3 || t == DT_F8_E5M2 || t == DT_NF4_PAIRS || t == DT_FP4_PAIRS || t == DT_INT8_ROWS;
+}
 
 uint64_t dtype_row_bytes(dtype t, uint64_t k)
 {

@@ -53,7 +53,11 @@ typedef enum dtype {
     DT_BF16_PACKED3, /* half floats coded by rows, see store/packed.h: exponents of three bits, of four */
     DT_BF16_PACKED4,
     DT_F16_PACKED3,
-    DT_WEIGHTS, /* types above can be weights that kernels apply */
+    /* bitsandbytes, whose scales lie elsewhere, one f32 for a run of a row's elements */
+    DT_NF4_PAIRS, /* 32 elements: 16 bytes, byte j: elements 2j (high), 2j + 1 (low); value nf4[nibble] * s */
+    DT_FP4_PAIRS, /* the same; value fp4[nibble] * s, bitsandbytes' own: 0, 1/192, 2/3, 1, 1/3, 1/2, 1/6, 1/4 and -. */
+    DT_INT8_ROWS, /* int8 q; value (q * s) * (1 / 127), each rounded */
+    DT_WEIGHTS,   /* types above can be weights that kernels apply */
     /* seen in files, never applied */
     DT_F64 = DT_WEIGHTS,
     DT_I64,
@@ -87,10 +91,20 @@ static inline const char *dtype_name(dtype t)
  * their tensors say how long rows are. */
 uint64_t dtype_row_bytes(dtype t, uint64_t k);
 bool dtype_row_ok(dtype t, uint64_t k);
+bool dtype_has_scales(dtype t);                          /* f32 that lie elsewhere */
 bool dtype_from_safetensors(const char *name, dtype *t); /* false: unknown */
 bool dtype_from_gguf(uint32_t type, dtype *t);           /* unknown numbers give DT_OTHER and true up to 1000 */
 const char *dtype_gguf_name(uint32_t type);              /* ggml's name for a number, "Q6_K"; "unknown" */
 bool dtype_from_name(const char *name, dtype *t);        /* "bf16", "float16", "bfloat16", "float32" too */
+
+/* Levels of bitsandbytes' two types of four bits (bitsandbytes/functional.py, get_4bit_type). */
+#define LEVELS_NF4                                                                                                     \
+    -1.0f, -0x1.647362p-1f, -0x1.0cd660p-1f, -0x1.946540p-2f, -0x1.23449ap-2f, -0x1.7a6a7ep-3f, -0x1.74f0e2p-4f, 0.0f, \
+        0x1.45f5fep-4f, 0x1.4995c6p-3f, 0x1.f809bap-3f, 0x1.5a0674p-2f, 0x1.c34970p-2f, 0x1.200f56p-1f,                \
+        0x1.722766p-1f, 1.0f
+#define LEVELS_BNB_FP4                                                                                                 \
+    0.0f, 0x1.555556p-8f, 0x1.555556p-1f, 1.0f, 0x1.555556p-2f, 0.5f, 0x1.555556p-3f, 0.25f, 0.0f, -0x1.555556p-8f,    \
+        -0x1.555556p-1f, -1.0f, -0x1.555556p-2f, -0.5f, -0x1.555556p-3f, -0.25f
 
 /* Exact conversions (f16: IEEE 754 binary16, round to nearest even). */
 float f16_to_f32(uint16_t h);

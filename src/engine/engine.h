@@ -21,7 +21,7 @@ typedef struct pass_matrix {
     uint64_t cols;
     bool transposed; /* stored [in, out] */
     role role;
-    uint64_t row0; /* of its tensor's scales: the row that row 0 is */
+    uint64_t row0; /* of its weight: the row that row 0 is */
 } pass_matrix;
 
 /* The order in which a pass visits matrices. The forward pass and the stream both follow it. */
@@ -31,17 +31,14 @@ typedef struct schedule {
     pass_matrix *matrix;   /* [n] */
 } schedule;
 
-enum { FP8_BLOCK = 128 }; /* rows and columns that share a scale */
-
-typedef struct layer_vectors {          /* backend memory, f32; NULL: absent */
-    const float *v[ROLE_LAYER_COUNT];   /* of matrices: their scales */
-    uint32_t scale_cols[ROLE_MATRICES]; /* scales of a row of blocks */
+typedef struct layer_vectors {        /* backend memory, f32; NULL: absent */
+    const float *v[ROLE_LAYER_COUNT]; /* of matrices: their scales */
 } layer_vectors;
 
 /* Norms, biases and scales, read once. */
 typedef struct vectors {
     layer_vectors *layers; /* [n_layers] */
-    const float *final_norm, *final_norm_bias, *head_bias;
+    const float *final_norm, *final_norm_bias, *head_bias, *head_scales;
     float *slopes;       /* [heads]: alibi; backend memory; NULL: none */
     float *rope_factors; /* host memory; NULL: none */
     float *rope_long, *rope_short;

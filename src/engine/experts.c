@@ -25,11 +25,11 @@ static expert_matrix locate(const void *user, uint32_t layer, uint32_t expert, u
     expert_matrix m = {.file = w->file, .offset = w->offset, .rows = w->rows, .row_bytes = w->row_bytes};
     if (w->scales == TENSOR_NONE) return m;
     const tensor *t = &e->ckpt->tensors[w->scales];
-    uint64_t cols = t->shape[t->n_dims - 1];
+    bool numbers = dtype_has_scales(w->type);
     m.side_file = t->file;
     m.side_offset = t->offset + w->scales_offset;
-    m.side_row_bytes = cols * dtype_row_bytes(t->type, 1);
-    m.side_rows = w->type == DT_MXFP4_PAIRS ? 1 : FP8_BLOCK;
+    m.side_row_bytes = (numbers ? w->grid.stride : t->shape[t->n_dims - 1]) * dtype_row_bytes(t->type, 1);
+    m.side_rows = numbers ? w->grid.rows : 1;
     return m;
 }
 
@@ -71,7 +71,8 @@ static uint64_t side_bytes(lamina_engine *e)
     uint64_t most = 0;
     for (uint32_t i = 0; i < n_matrices(&e->model->experts); i++) {
         expert_matrix m = locate(e, 0, 0, i);
-        if (m.side_row_bytes && m.side_rows > 1)
+        const weight *w = &e->model->layers[e->moe_layers[0]].experts[0].w[part_of(&e->model->experts, i)];
+        if (m.side_row_bytes && dtype_has_scales(w->type))
             most = max64(most, (m.rows + m.side_rows - 1) / m.side_rows * m.side_row_bytes * 2);
     }
     return most + sizeof(float);
@@ -305,12 +306,13 @@ static matrix_rows rows_of(const visit *v, const weight *w, const expert_piece *
         rows.side = piece->side;
         return rows;
     }
-    rows.scales_stride = (w->cols + FP8_BLOCK - 1) / FP8_BLOCK;
-    rows.scale_rows = rows.scale_cols = FP8_BLOCK;
+    rows.scales_stride = w->grid.stride;
+    rows.scale_rows = w->grid.rows;
+    rows.scale_cols = w->grid.cols;
     /* To where floats may be read. */
     matrix_rows scales = {
         .type = v->m->p->e->ckpt->tensors[w->scales].type, .data = piece->side, .cols = rows.scales_stride};
-    scales.n_rows = (piece->n_rows + FP8_BLOCK - 1) / FP8_BLOCK;
+    scales.n_rows = (piece->n_rows + w->grid.rows - 1) / w->grid.rows;
     v->m->p->ops->widen(v->m->p->b, &scales, v->m->b->side);
     rows.scales = v->m->b->side;
     return rows;

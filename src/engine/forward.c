@@ -16,12 +16,12 @@ void pass_input(pass *p, const float *x, uint64_t k)
 static matrix_rows rows_of(const pass *p, const pass_matrix *m, const stream_matrix *s, const stream_chunk *c)
 {
     matrix_rows w = {.type = m->type, .data = c->data, .n_rows = c->n_rows, .cols = m->cols, .row_bytes = s->row_bytes};
-    if (s->layer < 0) return w;
-    const layer_vectors *v = &p->e->vectors.layers[s->layer];
-    w.scales = v->v[m->role];
-    w.scales_stride = v->scale_cols[m->role];
-    w.scale_rows = w.scale_cols = FP8_BLOCK;
-    w.row0 = m->row0 + c->row0;
+    const weight *of = s->layer < 0 ? model_end(p->mo, m->role) : &p->mo->layers[s->layer].w[m->role];
+    w.scales = s->layer < 0 ? p->e->vectors.head_scales : p->e->vectors.layers[s->layer].v[m->role];
+    w.scales_stride = of->grid.stride;
+    w.scale_rows = of->grid.rows;
+    w.scale_cols = of->grid.cols;
+    w.row0 = of->grid.row0 + m->row0 + c->row0;
     return w;
 }
 

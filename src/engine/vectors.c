@@ -50,6 +50,11 @@ static float *take(loader *l, uint64_t n)
     return to;
 }
 
+static uint64_t scales_count(const weight *w)
+{
+    return (w->grid.row0 + w->rows + w->grid.rows - 1) / w->grid.rows * w->grid.stride;
+}
+
 /* Gives a vector its place in the block and lists its pieces. */
 static const float *want(loader *l, const wanted *v)
 {
@@ -79,14 +84,14 @@ static const float *want_weight(loader *l, const weight *w)
     return want(l, &v);
 }
 
-/* The scales of a dense matrix. */
-static const float *want_scales(loader *l, const weight *w, uint32_t *cols)
+/* The scales of a dense matrix. Those that are codes get their place alone. */
+static const float *want_scales(loader *l, const weight *w)
 {
-    if (!w->rows || w->scales == TENSOR_NONE) return NULL;
+    if (!w->rows || w->scales == TENSOR_NONE || !dtype_has_scales(w->type)) return NULL;
     const tensor *t = &l->e->ckpt->tensors[w->scales];
-    *cols = (uint32_t)t->shape[1];
-    wanted v = {.name = t->name, .file = t->file, .offset = t->offset, .n = t->shape[0] * t->shape[1], .type = t->type};
-    return want(l, &v);
+    wanted v = {.name = t->name, .file = t->file, .offset = t->offset + w->scales_offset, .type = t->type};
+    v.n = scales_count(w);
+    return w->nested ? take(l, v.n) : want(l, &v);
 }
 
 /* Walks over all of them; with a list and a place, fills both and the engine's pointers. */
@@ -98,16 +103,18 @@ static void walk(loader *l)
     for (uint32_t i = 0; i < mo->n_layers; i++) {
         layer_vectors *to = l->list ? &e->vectors.layers[i] : &none;
         const weight *w = mo->layers[i].w;
-        for (int r = 0; r < ROLE_MATRICES; r++) to->v[r] = want_scales(l, &w[r], &to->scale_cols[r]);
+        for (int r = 0; r < ROLE_MATRICES; r++) to->v[r] = want_scales(l, &w[r]);
         for (int r = ROLE_MATRICES; r < ROLE_LAYER_COUNT; r++) to->v[r] = want_weight(l, &w[r]);
     }
     const float *norm = want_weight(l, model_end(mo, ROLE_FINAL_NORM));
     const float *norm_bias = want_weight(l, model_end(mo, ROLE_FINAL_NORM_BIAS));
     const float *head_bias = want_weight(l, model_end(mo, ROLE_HEAD_BIAS));
+    const float *head_scales = want_scales(l, model_end(mo, ROLE_HEAD));
     if (!l->list) return;
     e->vectors.final_norm = norm;
     e->vectors.final_norm_bias = norm_bias;
     e->vectors.head_bias = head_bias;
+    e->vectors.head_scales = head_scales;
 }
 
 static uint64_t block_bytes(lamina_engine *e)
@@ -175,6 +182,70 @@ static lamina_status load_list(lamina_engine *e, loader *l, lamina_error *err)
     reader_free(l->r);
     mem_pages_free(e->m, MEM_OTHER, l->staging, DEPTH * l->slot_bytes);
     return status;
+}
+
+/* ---- scales that are codes ----------------------------------------------------------------------------------------- */
+
+/* One matrix's: levels [256] and the scales of the codes behind them, then the codes piece by piece. */
+typedef struct expansion {
+    lamina_engine *e;
+    const weight *w;
+    float *to;              /* backend memory */
+    float *levels, *scales; /* host memory */
+    uint8_t *codes;         /* [PIECE] */
+    float *host;            /* [PIECE] */
+} expansion;
+
+static lamina_status read_tensor(const lamina_engine *e, const tensor *t, uint64_t at, void *data, uint64_t bytes,
+                                 lamina_error *err)
+{
+    const char *path = e->ckpt->files[t->file].path;
+    os_file f;
+    TRY(os_open(path, OS_READ, &f, err));
+    lamina_status status = os_read_at(&f, path, t->offset + at, data, bytes, err);
+    os_close(&f);
+    return status;
+}
+
+static lamina_status expand(const expansion *x, lamina_error *err)
+{
+    const nested_scales *nested = x->w->nested;
+    const tensor *all = x->e->ckpt->tensors, *codes = &all[x->w->scales];
+    uint64_t total = scales_count(x->w), first = x->w->scales_offset;
+    TRY(read_tensor(x->e, &all[nested->map], 0, x->levels, all[nested->map].bytes, err));
+    TRY(read_tensor(x->e, &all[nested->scales], 0, x->scales, all[nested->scales].bytes, err));
+    for (uint64_t done = 0; done < total; done += PIECE) {
+        uint64_t n = total - done < PIECE ? total - done : PIECE;
+        TRY(read_tensor(x->e, codes, first + done, x->codes, n, err));
+        for (uint64_t i = 0; i < n; i++)
+            x->host[i] = x->levels[x->codes[i]] * x->scales[(first + done + i) / nested->block] + nested->offset;
+        x->e->backend->ops->upload(x->e->backend, x->to + done, x->host, n * sizeof *x->host);
+    }
+    return LAMINA_OK;
+}
+
+static lamina_status load_nested(lamina_engine *e, const weight *w, const float *to, lamina_error *err)
+{
+    if (!to || !w->nested) return LAMINA_OK;
+    size_t map = e->ckpt->tensors[w->nested->map].bytes, scales = e->ckpt->tensors[w->nested->scales].bytes;
+    float *held = mem_alloc(e->m, MEM_OTHER, map + scales + PIECE * (sizeof(float) + 1), err);
+    if (!held) return LAMINA_E_MEMORY;
+    expansion x = {.e = e, .w = w, .to = (float *)(uintptr_t)to, .levels = held};
+    x.scales = x.levels + map / sizeof(float);
+    x.host = x.scales + scales / sizeof(float);
+    x.codes = (uint8_t *)(x.host + PIECE);
+    lamina_status status = expand(&x, err);
+    mem_free(e->m, held);
+    return status;
+}
+
+static lamina_status load_all_nested(lamina_engine *e, lamina_error *err)
+{
+    const model *mo = e->model;
+    for (uint32_t i = 0; i < mo->n_layers; i++)
+        for (int r = 0; r < ROLE_MATRICES; r++)
+            TRY(load_nested(e, &mo->layers[i].w[r], e->vectors.layers[i].v[r], err));
+    return load_nested(e, model_end(mo, ROLE_HEAD), e->vectors.head_scales, err);
 }
 
 /* Factors of rotation go to host memory: they shape frequencies, they are not applied. */
@@ -260,6 +331,7 @@ lamina_status vectors_load(lamina_engine *e, lamina_error *err)
     mem_free(e->m, l->list);
     mem_free(e->m, l);
     TRY(status);
+    TRY(load_all_nested(e, err));
     TRY(add_offsets(e, err));
     TRY(make_slopes(e, behind, err));
     TRY(load_factors(e, ROLE_ROPE_FACTORS, &e->vectors.rope_factors, err));

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/family.h"
+#include "model/coding.h"
 
 enum { NAME_BYTES = 160 };
 static const uint64_t BYTES_LIMIT = UINT64_C(1) << 62; /* of all weights together */
@@ -328,7 +328,7 @@ static lamina_status check_type(const binding *b, const tensor_rule *rule, const
         return plain ? LAMINA_OK : refuse_type(b, t, "f32, f16 or bf16");
     bool whole = t->row_bytes || (t->n_dims && dtype_row_ok(t->type, t->shape[t->n_dims - 1]));
     if (t->type < DT_WEIGHTS && whole) return LAMINA_OK;
-    return refuse_type(b, t, "f32, f16, bf16, f8_e4m3 or a block type that is computed");
+    return refuse_type(b, t, "f32, f16, bf16, fp8, bitsandbytes' or GGUF's of blocks");
 }
 
 static lamina_status missing(const binding *b, const tensor_rule *rule, const char *name)
@@ -359,32 +359,42 @@ static uint64_t blocks_of(uint64_t n)
     return (n + FP8_BLOCK - 1) / FP8_BLOCK;
 }
 
-/* The tensor of scales beside one of codes: fp8 has one for each block of 128 x 128. */
-static lamina_status bind_scales(const binding *b, const tensor_rule *rule, uint32_t layer, const tensor *t, weight *w)
+/* The tensor of e8m0 scales beside one of codes in blocks. */
+static lamina_status bind_side(const binding *b, const tensor_rule *rule, uint32_t layer, const tensor *t, weight *w)
 {
     char name[NAME_BYTES];
-    tensor want = {.n_dims = 2, .shape = {blocks_of(t->shape[0]), blocks_of(t->n_dims > 1 ? t->shape[1] : 1)}};
-    dtype type = DT_F32;
-    if (rule->side) {
-        name_of(b, rule->side, layer, 0, name);
-        want = expected_of(b, rule, rule->name[b->c->dialect]);
-        want.n_dims--;
-        type = DT_U8;
-    } else {
-        snprintf(name, sizeof name, "%.*s_scale_inv", NAME_BYTES - 16, t->name);
-    }
+    name_of(b, rule->side, layer, 0, name);
+    tensor want = expected_of(b, rule, rule->name[b->c->dialect]);
+    want.n_dims--;
     const tensor *scales = checkpoint_find(b->c, name);
     if (!scales)
         return error_set(b->r->err, LAMINA_E_FORMAT, "%s: tensor %s: the scales of %s are missing", b->c->path, name,
                          t->name);
     TRY(check_shape(b, scales, &want, false));
-    bool wide = scales->type == DT_F32 || scales->type == DT_BF16 || scales->type == DT_F16;
-    if (rule->side ? scales->type != type : !wide) return refuse_type(b, scales, rule->side ? "u8" : "f32 or bf16");
-    if (w->rows != 0 && !rule->side && (w->rows != t->shape[0] || w->transposed))
-        return error_set(b->r->err, LAMINA_E_UNSUPPORTED, "%s: tensor %s: fp8 in a fused matrix is not computed",
-                         file_of(b, t), t->name);
+    if (scales->type != DT_U8) return refuse_type(b, scales, "u8");
     w->scales = (uint32_t)(scales - b->c->tensors);
     mark(b, w->scales, rule->role, layer);
+    return LAMINA_OK;
+}
+
+/* What belongs to a matrix beside its tensor, and where the weight's part of the scales begins. */
+static lamina_status bind_coding(const binding *b, const tensor_rule *rule, uint32_t layer, const coding *c, weight *w)
+{
+    uint64_t all, before = rows_before(b, rule, &all);
+    for (uint32_t i = 0; i < c->n; i++) mark(b, c->with[i], rule->role, layer);
+    if (c->scales == TENSOR_NONE) return LAMINA_OK;
+    if (rule->role == ROLE_EMBED || rule->role == ROLE_POSITIONS || rule->rows == EXTENT_NONE)
+        return error_set(b->r->err, LAMINA_E_UNSUPPORTED, "%s: tensor %s: scales beside %s are not computed",
+                         file_of(b, &c->as), c->as.name, role_name(rule->role));
+    if (is_of_experts(rule->role) && (c->nested || c->grid.rows == UINT32_MAX))
+        return error_set(b->r->err, LAMINA_E_UNSUPPORTED,
+                         "%s: tensor %s: routed experts with %s are not computed; expected scales of rows or of blocks",
+                         file_of(b, &c->as), c->as.name, c->nested ? "scales that are codes" : "one scale for all");
+    w->scales = c->scales;
+    w->nested = c->nested;
+    w->grid = c->grid;
+    w->grid.row0 = before % c->grid.rows;
+    w->scales_offset = before / c->grid.rows * c->grid.stride * dtype_row_bytes(b->c->tensors[c->scales].type, 1);
     return LAMINA_OK;
 }
 
@@ -398,15 +408,15 @@ static lamina_status count_weight(const binding *b, const weight *w)
     return LAMINA_OK;
 }
 
-/* The weight that a rule cuts out of its tensor. */
-static weight cut(const binding *b, const tensor_rule *rule, const tensor *t, uint32_t expert)
+/* The weight that a rule cuts out of tensor `index`, seen as t. */
+static weight cut(const binding *b, const tensor_rule *rule, const tensor *t, uint32_t index, uint32_t expert)
 {
     const char *pattern = rule->name[b->c->dialect];
     bool vector = rule->rows == EXTENT_NONE, stacked = holds_experts(rule, pattern);
     bool transposed = rule->transposed && b->c->dialect == DIALECT_HF;
     uint64_t all, before = rows_before(b, rule, &all), rows = size_of(b, rule->rows), cols = size_of(b, rule->cols);
     weight w = {.type = t->type, .file = t->file, .name = t->name, .scales = TENSOR_NONE, .transposed = transposed};
-    w.tensor = (uint32_t)(t - b->c->tensors);
+    w.tensor = index;
     if (vector) {
         uint64_t n = cols * (rule->stacked ? size_of(b, rule->stacked) : 1), one = dtype_row_bytes(t->type, 1);
         w.rows = 1;
@@ -469,10 +479,12 @@ static lamina_status bind_one(const binding *b, const tensor_rule *rule, uint32_
     const tensor *t = checkpoint_find(b->c, name);
     if (!t) return d == OPTIONAL ? LAMINA_OK : missing(b, rule, name);
     tensor want = expected_of(b, rule, pattern);
-    TRY(check_shape(b, t, &want, rule->rows == EXTENT_NONE));
-    TRY(check_type(b, rule, t));
-    *w = cut(b, rule, t, expert);
-    if (rule->side || t->type == DT_F8_E4M3) TRY(bind_scales(b, rule, layer, t, w));
+    coding code;
+    TRY(coding_of(b->r, b->mo->small, t, &code));
+    TRY(check_shape(b, &code.as, &want, rule->rows == EXTENT_NONE));
+    TRY(check_type(b, rule, &code.as));
+    *w = cut(b, rule, &code.as, (uint32_t)(t - b->c->tensors), expert);
+    TRY(rule->side ? bind_side(b, rule, layer, t, w) : bind_coding(b, rule, layer, &code, w));
     mark(b, w->tensor, rule->role, layer);
     return count_weight(b, w);
 }
@@ -697,7 +709,8 @@ lamina_status bind_tensors(const reading *r, checkpoint *c, const settings *s, c
     binding b = {.r = r, .c = c, .s = s, .mo = mo, .moe = moe};
     const json_t *quantised = json_object_get(r->config, "quantization_config");
     b.blocks = json_is(json_object_get(quantised, "quant_method"), "mxfp4");
-    b.fp8 = json_is(json_object_get(quantised, "quant_method"), "fp8");
+    b.fp8 = json_is(json_object_get(quantised, "quant_method"), "fp8") &&
+            json_array_size(json_object_get(quantised, "weight_block_size")) == 2;
     find_naming(&b);
     if (c->kind == CHECKPOINT_CONFIG && c->n_tensors == 0) TRY(synthesise_all(&b));
     TRY(make_roles(&b));

@@ -504,21 +504,50 @@ static lamina_status judge_others(const reading *r)
     return LAMINA_OK;
 }
 
-/* Weights that were quantised when they were trained are read as they are; other methods are not. */
+/* compressed-tensors: all groups are floats of 8 bits. What it says of activations and of the cache is not done here. */
+static bool is_float8(const json_t *value)
+{
+    const char *name;
+    json_t *group, *groups = json_object_get(value, "config_groups");
+    const json_t *format = json_object_get(value, "format");
+    if (!json_is(format, "float-quantized") && !json_is(format, "naive-quantized")) return false;
+    json_object_foreach(groups, name, group)
+    {
+        const json_t *weights = json_object_get(group, "weights");
+        if (!json_is(json_object_get(weights, "num_bits"), "8") || !json_is(json_object_get(weights, "type"), "float"))
+            return false;
+    }
+    return json_object_size(groups) > 0;
+}
+
+/* fp8, mxfp4 and bitsandbytes are read as they are (coding.h says how); other methods are not. A configuration alone
+ * must say by itself what its tensors would be. */
+static bool is_understood(const reading *r, const json_t *value)
+{
+    const json_t *method = json_object_get(value, "quant_method"), *block = json_object_get(value, "weight_block_size");
+    bool blocks = json_array_size(block) == 2 && json_is(json_array_get(block, 0), "128") &&
+                  json_is(json_array_get(block, 1), "128");
+    if (json_is(method, "mxfp4") || (json_is(method, "fp8") && blocks)) return true;
+    if (r->c->kind == CHECKPOINT_CONFIG) return false;
+    if (json_is(method, "fp8")) return !block || json_is_null(block);
+    return json_is(method, "bitsandbytes") || json_is(method, "fbgemm_fp8") ||
+           (json_is(method, "compressed-tensors") && is_float8(value));
+}
+
 static lamina_status judge_quantised(const reading *r)
 {
     const json_t *value = json_object_get(r->config, "quantization_config");
     if (!value) value = json_object_get(r->c->config, "quantization_config");
     if (!value || json_is_null(value) || reading_ignores(r, "quantization_config")) return LAMINA_OK;
-    const json_t *method = json_object_get(value, "quant_method"), *block = json_object_get(value, "weight_block_size");
-    bool blocks = json_array_size(block) == 2 && json_is(json_array_get(block, 0), "128") &&
-                  json_is(json_array_get(block, 1), "128");
-    if (json_is(method, "mxfp4") || (json_is(method, "fp8") && blocks)) return LAMINA_OK;
+    if (is_understood(r, value)) return LAMINA_OK;
+    const json_t *method = json_object_get(value, "quant_method");
     char text[SHOWN_BYTES];
     return error_set(r->err, LAMINA_E_UNSUPPORTED,
-                     "%s: key \"quantization_config\": weights quantised by %s are not computed; expected a checkpoint "
-                     "in bf16, f16, f32, fp8 in blocks of 128 x 128 or mxfp4, or a GGUF file",
-                     r->where, method ? key_show(method, text) : "an unnamed method");
+                     "%s: key \"quantization_config\": weights quantised by %s are not computed%s; expected a "
+                     "checkpoint in bf16, f16, f32, fp8 (in blocks, of 128 x 128), mxfp4 or of bitsandbytes, or a GGUF "
+                     "file",
+                     r->where, method ? key_show(method, text) : "an unnamed method",
+                     r->c->kind == CHECKPOINT_CONFIG ? " from a configuration alone" : " in this form");
 }
 
 /* ---- the row ------------------------------------------------------------------------------------------------------ */

@@ -200,7 +200,8 @@ lamina_status model_bind(memory *m, checkpoint *c, const char *ignore_config, mo
     mo->source = c;
     lamina_error own = {0}; /* so that a failed allocation's own status is what is returned */
     reading r = {.m = m, .c = c, .ignore = ignore_config, .err = err ? err : &own};
-    lamina_status status = fill(&r, c, mo);
+    mo->small = arena_new(m, MEM_MODEL, r.err);
+    lamina_status status = mo->small ? fill(&r, c, mo) : LAMINA_E_MEMORY;
     if (status != LAMINA_OK) {
         model_free(mo);
         return status == LAMINA_E_MEMORY ? r.err->status : status;
@@ -223,5 +224,6 @@ void model_free(model *mo)
     mem_free(mo->m, mo->tensor_layers);
     mem_free(mo->m, mo->axis_names);
     mem_free(mo->m, mo->axis_values);
+    arena_free(mo->small);
     mem_free(mo->m, mo);
 }

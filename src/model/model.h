@@ -149,16 +149,33 @@ typedef struct expert_axes { /* count 0: none */
     float scale;      /* of the routed sum */
 } expert_axes;
 
+/* f32 scales of a matrix, of which each serves a block of its elements. */
+typedef struct scale_grid {
+    uint32_t rows, cols; /* of a block; UINT32_MAX, SCALE_COLS_ALL: all */
+    uint64_t stride;     /* scales of a row of blocks */
+    uint64_t row0;       /* of the first row of blocks that is this weight's, the row where the weight begins */
+} scale_grid;
+#define SCALE_COLS_ALL (UINT32_C(1) << 31)
+
+/* Scales that are codes c of 8 bits: scale i is map[c] * scales[i / block] + offset, each rounded. */
+typedef struct nested_scales {
+    uint32_t scales, map; /* indices into the checkpoint's tensors, f32 */
+    uint32_t block;
+    float offset;
+} nested_scales;
+
 typedef struct weight {  /* a tensor, or whole rows of one, bound to a role; rows is 0 when absent */
     uint64_t rows, cols; /* as stored; vectors: rows 1 */
     dtype type;
     uint32_t file;
     uint64_t offset, bytes, row_bytes; /* vectors: row_bytes is 0 */
     const char *name;
-    uint32_t tensor, scales; /* indices into the checkpoint's tensors; scales: TENSOR_NONE: none */
-    uint64_t scales_offset;  /* bytes into that tensor where those of this weight begin */
-    bool transposed;         /* stored [in, out] */
-    uint32_t *pieces;        /* [n_pieces] a vector made of several tensors, one after the other; else NULL */
+    uint32_t tensor, scales;     /* indices into the checkpoint's tensors; scales: TENSOR_NONE: none */
+    uint64_t scales_offset;      /* bytes into that tensor where those of this weight begin */
+    scale_grid grid;             /* of dtype_has_scales() */
+    const nested_scales *nested; /* NULL: the scales are numbers */
+    bool transposed;             /* stored [in, out] */
+    uint32_t *pieces;            /* [n_pieces] a vector made of several tensors, one after the other; else NULL */
     uint32_t n_pieces;
 } weight;
 #define TENSOR_NONE UINT32_MAX
@@ -179,7 +196,7 @@ enum { ROPE_SETS = 2 };
 
 typedef struct model {
     memory *m;
-    arena *strings;           /* names that were made, texts of the axes */
+    arena *small;             /* what weights point to */
     const checkpoint *source; /* must outlive the model */
     const char *family;
     const char *model_type; /* what the configuration calls itself; family where that is not another name */

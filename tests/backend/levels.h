@@ -112,7 +112,7 @@ typedef struct beside {
 static inline beside beside_new(matrix_rows *w, bool special)
 {
     beside b = {0};
-    if ((w->type == DT_F8_E4M3 || w->type == DT_F8_E5M2) && random_below(4)) {
+    if (dtype_has_scales(w->type) && random_below(4)) {
         w->row0 = random_below(300);
         w->scale_rows = 1 + random_below(130);
         w->scale_cols = 32u << random_below(4);

@@ -433,8 +433,20 @@ INLINE v32 load32_f8_e5m2(weight_row w, uint64_t g)
     return (v32){scaled_halves(upper_bytes(p), scale), scaled_halves(upper_bytes(p + 16), scale)};
 }
 
+INLINE __m256 int8_lanes(const uint8_t *p, __m256 scale)
+{
+    return _mm256_mul_ps(_mm256_mul_ps(signed_bytes(p), scale), _mm256_set1_ps(OVER_127));
+}
+
+INLINE v32 load32_int8_rows(weight_row w, uint64_t g)
+{
+    const uint8_t *p = w.data + g * 32;
+    __m256 s = scale_of(w, g);
+    return (v32){{int8_lanes(p, s), int8_lanes(p + 8, s)}, {int8_lanes(p + 16, s), int8_lanes(p + 24, s)}};
+}
+
 /* A copy of the last bytes, with the scale they have. */
-#define TAIL_F8(type)                                                                                                  \
+#define TAIL_BYTES(type)                                                                                               \
     INLINE v32 tail32_##type(weight_row w, uint64_t g, uint32_t n)                                                     \
     {                                                                                                                  \
         uint8_t copy[32] = {0};                                                                                        \
@@ -442,8 +454,9 @@ INLINE v32 load32_f8_e5m2(weight_row w, uint64_t g)
         return load32_##type((weight_row){.data = copy, .side = (const float *)w.side + (g >> w.shift), .shift = 63},  \
                              0);                                                                                       \
     }
-TAIL_F8(f8_e4m3)
-TAIL_F8(f8_e5m2)
+TAIL_BYTES(f8_e4m3)
+TAIL_BYTES(f8_e5m2)
+TAIL_BYTES(int8_rows)
 
 /* Twice the fp4 numbers of 16 codes. */
 INLINE __m128i fp4(__m128i code)
@@ -472,6 +485,40 @@ INLINE v32 load32_mxfp4_pairs(weight_row w, uint64_t g)
     __m128i q = half_register(w.data + g * 16), low = fp4(q), high = fp4(_mm_srli_epi16(q, 4));
     __m256 scale = _mm256_set1_ps(half_e8m0(((const uint8_t *)w.side)[g]));
     return (v32){scaled_bytes(_mm_unpacklo_epi8(low, high), scale), scaled_bytes(_mm_unpackhi_epi8(low, high), scale)};
+}
+
+/* Sixteen levels in two registers: a permutation looks at three bits of a code, the fourth chooses between the two. */
+typedef struct level_pair {
+    __m256 low, high;
+} level_pair;
+
+INLINE __m256 level_of(__m128i codes, level_pair l)
+{
+    __m256i i = _mm256_cvtepu8_epi32(codes);
+    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(l.low, i), _mm256_permutevar8x32_ps(l.high, i),
+                            _mm256_castsi256_ps(_mm256_slli_epi32(i, 28)));
+}
+
+/* Scaled numbers of sixteen bytes of two codes, the first in the upper half. */
+INLINE v32 pairs_of(const uint8_t *q, const float levels[16], __m256 scale)
+{
+    __m128i x = half_register(q), low = _mm_set1_epi8(15), a = _mm_and_si128(_mm_srli_epi16(x, 4), low);
+    __m128i b = _mm_and_si128(x, low), lo = _mm_unpacklo_epi8(a, b), hi = _mm_unpackhi_epi8(a, b);
+    level_pair l = {_mm256_mul_ps(_mm256_loadu_ps(levels), scale), _mm256_mul_ps(_mm256_loadu_ps(levels + 8), scale)};
+    return (v32){{level_of(lo, l), level_of(_mm_unpackhi_epi64(lo, lo), l)},
+                 {level_of(hi, l), level_of(_mm_unpackhi_epi64(hi, hi), l)}};
+}
+
+static const float levels_nf4[16] = {LEVELS_NF4}, levels_fp4[16] = {LEVELS_BNB_FP4};
+
+INLINE v32 load32_nf4_pairs(weight_row w, uint64_t g)
+{
+    return pairs_of(w.data + g * 16, levels_nf4, scale_of(w, g));
+}
+
+INLINE v32 load32_fp4_pairs(weight_row w, uint64_t g)
+{
+    return pairs_of(w.data + g * 16, levels_fp4, scale_of(w, g));
 }
 
 /* ---- looking up, see lanes_grids.h --------------------------------------------------------------------------------- */

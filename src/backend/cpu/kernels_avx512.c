@@ -422,6 +422,46 @@ INLINE v32 load32_mxfp4_pairs(weight_row w, uint64_t g)
     return v32_zip(nibbles(w.data + g * 16, fp4_table(((const uint8_t *)w.side)[g])));
 }
 
+/* Scaled numbers of sixteen bytes of two codes, the first in the upper half. */
+INLINE v32 pairs_of(const uint8_t *q, const float levels[16], v16 scale)
+{
+    v32 x = nibbles(q, _mm512_mul_ps(v16_load(levels), scale));
+    return v32_zip((v32){x.hi, x.lo});
+}
+
+static const float levels_nf4[16] = {LEVELS_NF4}, levels_fp4[16] = {LEVELS_BNB_FP4};
+
+INLINE v32 load32_nf4_pairs(weight_row w, uint64_t g)
+{
+    return pairs_of(w.data + g * 16, levels_nf4, scale_of(w, g));
+}
+
+INLINE v32 load32_fp4_pairs(weight_row w, uint64_t g)
+{
+    return pairs_of(w.data + g * 16, levels_fp4, scale_of(w, g));
+}
+
+INLINE v16 int8_lanes(__m128i q, v16 scale)
+{
+    v16 x = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)), scale);
+    return _mm512_mul_ps(x, _mm512_set1_ps(OVER_127));
+}
+
+INLINE v32 int8_both(__m256i q, v16 scale)
+{
+    return (v32){int8_lanes(_mm256_castsi256_si128(q), scale), int8_lanes(_mm256_extracti128_si256(q, 1), scale)};
+}
+
+INLINE v32 load32_int8_rows(weight_row w, uint64_t g)
+{
+    return int8_both(_mm256_loadu_si256((const void *)(w.data + g * 32)), scale_of(w, g));
+}
+
+INLINE v32 tail32_int8_rows(weight_row w, uint64_t g, uint32_t n)
+{
+    return int8_both(_mm256_maskz_loadu_epi8((1u << n) - 1, w.data + g * 32), scale_of(w, g));
+}
+
 /* ---- looking up, see lanes_grids.h --------------------------------------------------------------------------------- */
 
 /* Sixteen numbers, repeated: a permutation looks at four bits of an index, of which the upper may be anything. */

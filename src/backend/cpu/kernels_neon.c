@@ -429,8 +429,19 @@ INLINE v32 load32_f8_e5m2(weight_row w, uint64_t g)
                  scaled_halves(upper_bytes(p + 16), upper_bytes(p + 24), scale)};
 }
 
+INLINE v16 int8_lanes(const uint8_t *p, v16 scale)
+{
+    return v16_mul(v16_mul(signed_lanes(vreinterpretq_s8_u8(vld1q_u8(p))), scale), v16_set1(OVER_127));
+}
+
+INLINE v32 load32_int8_rows(weight_row w, uint64_t g)
+{
+    v16 scale = v16_set1(scale_of(w, g));
+    return (v32){int8_lanes(w.data + g * 32, scale), int8_lanes(w.data + g * 32 + 16, scale)};
+}
+
 /* A copy of the last bytes, with the scale they have. */
-#define TAIL_F8(type)                                                                                                  \
+#define TAIL_BYTES(type)                                                                                               \
     INLINE v32 tail32_##type(weight_row w, uint64_t g, uint32_t n)                                                     \
     {                                                                                                                  \
         uint8_t copy[32] = {0};                                                                                        \
@@ -438,8 +449,9 @@ INLINE v32 load32_f8_e5m2(weight_row w, uint64_t g)
         return load32_##type((weight_row){.data = copy, .side = (const float *)w.side + (g >> w.shift), .shift = 63},  \
                              0);                                                                                       \
     }
-TAIL_F8(f8_e4m3)
-TAIL_F8(f8_e5m2)
+TAIL_BYTES(f8_e4m3)
+TAIL_BYTES(f8_e5m2)
+TAIL_BYTES(int8_rows)
 
 /* Twice the fp4 numbers of 16 codes. */
 INLINE int8x16_t fp4(uint8x16_t code)
@@ -464,6 +476,43 @@ INLINE v32 load32_mxfp4_pairs(weight_row w, uint64_t g)
     v16 scale = v16_set1(half_e8m0(((const uint8_t *)w.side)[g]));
     return (v32){v16_mul(scale, signed_lanes(vzip1q_s8(low, high))),
                  v16_mul(scale, signed_lanes(vzip2q_s8(low, high)))};
+}
+
+/* Sixteen levels are 64 bytes: codes 4 n .. of sixteen become the places of their levels' bytes. */
+INLINE float32x4_t level_of(uint8x16_t codes, uint8_t n, uint8x16x4_t levels)
+{
+    const uint8x16_t four = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
+    const uint8x16_t byte = {0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3};
+    uint8x16_t code = vqtbl1q_u8(codes, vaddq_u8(four, vdupq_n_u8((uint8_t)(4 * n))));
+    return vreinterpretq_f32_u8(vqtbl4q_u8(levels, vaddq_u8(vshlq_n_u8(code, 2), byte)));
+}
+
+INLINE v16 levels_of(uint8x16_t codes, uint8x16x4_t levels)
+{
+    return (v16){level_of(codes, 0, levels), level_of(codes, 1, levels), level_of(codes, 2, levels),
+                 level_of(codes, 3, levels)};
+}
+
+/* Scaled numbers of sixteen bytes of two codes, the first in the upper half. */
+INLINE v32 pairs_of(const uint8_t *q, const float levels[16], float scale)
+{
+    uint8x16_t x = vld1q_u8(q), a = vshrq_n_u8(x, 4), b = vandq_u8(x, vdupq_n_u8(15));
+    const uint8_t *p = (const uint8_t *)levels;
+    uint8x16x4_t l = {{vld1q_u8(p), vld1q_u8(p + 16), vld1q_u8(p + 32), vld1q_u8(p + 48)}};
+    return (v32){v16_mul(levels_of(vzip1q_u8(a, b), l), v16_set1(scale)),
+                 v16_mul(levels_of(vzip2q_u8(a, b), l), v16_set1(scale))};
+}
+
+static const float levels_nf4[16] = {LEVELS_NF4}, levels_fp4[16] = {LEVELS_BNB_FP4};
+
+INLINE v32 load32_nf4_pairs(weight_row w, uint64_t g)
+{
+    return pairs_of(w.data + g * 16, levels_nf4, scale_of(w, g));
+}
+
+INLINE v32 load32_fp4_pairs(weight_row w, uint64_t g)
+{
+    return pairs_of(w.data + g * 16, levels_fp4, scale_of(w, g));
 }
 
 /* ---- looking up, see lanes_grids.h --------------------------------------------------------------------------------- */

@@ -25,10 +25,9 @@
 /* The specification reads elements of a matrix: here it is one row, with what belongs to it. */
 static float weight_of(dtype type, const weight_row *row, uint64_t i)
 {
-    bool scaled = type == DT_F8_E4M3 || type == DT_F8_E5M2;
     matrix_rows w = {.type = type,
                      .data = row->data,
-                     .scales = scaled ? (const float *)row->side + (i / GROUP >> row->shift) : NULL,
+                     .scales = dtype_has_scales(type) ? (const float *)row->side + (i / GROUP >> row->shift) : NULL,
                      .side = type == DT_MXFP4_PAIRS ? row->side : NULL,
                      .scale_rows = 1,
                      .scale_cols = UINT32_MAX};
@@ -51,6 +50,9 @@ TYPE(f8_e4m3, DT_F8_E4M3)
 TYPE(f8_e5m2, DT_F8_E5M2)
 TYPE(mxfp4, DT_MXFP4)
 TYPE(mxfp4_pairs, DT_MXFP4_PAIRS)
+TYPE(nf4_pairs, DT_NF4_PAIRS)
+TYPE(fp4_pairs, DT_FP4_PAIRS)
+TYPE(int8_rows, DT_INT8_ROWS)
 GRID_TYPES(TYPE)
 
 /* Rows of `packed` are read by the specification of their form. */
@@ -297,6 +299,9 @@ void kernels_scalar(kernels *k)
                               [DT_BF16_PACKED3] = PACKED_ROW(bf16_packed3),
                               [DT_BF16_PACKED4] = PACKED_ROW(bf16_packed4),
                               [DT_F16_PACKED3] = PACKED_ROW(f16_packed3),
+                              [DT_NF4_PAIRS] = ROW(nf4_pairs),
+                              [DT_FP4_PAIRS] = ROW(fp4_pairs),
+                              [DT_INT8_ROWS] = ROW(int8_rows),
                               GRID_TYPES(GRID_ROW)},
                    .block = block,
                    .axpy = axpy,

@@ -189,6 +189,18 @@ static float weight_mxfp4_pairs(const uint8_t *row, const uint8_t *side, uint64_
     return half_e8m0(side[i / 32]) * (float)twice_fp4[i % 2 ? row[i / 2] >> 4 : row[i / 2] & 15];
 }
 
+static float weight_nf4(const uint8_t *row, uint64_t i)
+{
+    static const float levels[16] = {LEVELS_NF4};
+    return levels[i % 2 ? row[i / 2] & 15 : row[i / 2] >> 4];
+}
+
+static float weight_fp4(const uint8_t *row, uint64_t i)
+{
+    static const float levels[16] = {LEVELS_BNB_FP4};
+    return levels[i % 2 ? row[i / 2] & 15 : row[i / 2] >> 4];
+}
+
 float spec_weight(const matrix_rows *w, uint64_t r, uint64_t c)
 {
     const uint8_t *row = (const uint8_t *)w->data + r * matrix_row_bytes(w);
@@ -228,6 +240,12 @@ float spec_weight(const matrix_rows *w, uint64_t r, uint64_t c)
         return weight_mxfp4(row, c);
     case DT_MXFP4_PAIRS:
         return weight_mxfp4_pairs(row, w->side + r * (w->cols / 32), c);
+    case DT_NF4_PAIRS:
+        return weight_nf4(row, c) * scale;
+    case DT_FP4_PAIRS:
+        return weight_fp4(row, c) * scale;
+    case DT_INT8_ROWS:
+        return (float)(int8_t)row[c] * scale * OVER_127;
     default:
         return spec_grid_weight(w->type, row, c);
     }

@@ -49,6 +49,8 @@
 #define ERF_Q6    -0x1.c8a1c2p-12f
 #define ERF_Q7    0x1.6369b8p-16f
 
+#define OVER_127 0x1.020408p-7f /* 1 / 127 in f32 */
+
 typedef struct sine_cosine {
     float sin, cos;
 } sine_cosine;
