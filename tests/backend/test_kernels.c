@@ -204,7 +204,7 @@ static void row_norms_are_the_specification(void)
             guarded g = guarded_new(row * ROWS);
             uint8_t *w = g.base + g.bytes - row * ROWS;
             fill_weights(type, w, row * ROWS, i % 3 == 2);
-            memset(w, 0, row); /* nothing but zeros, or least numbers */
+            memset(w, type == DT_NF4_PAIRS ? 0x77 : 0, row); /* nothing but zeros, or least numbers */
             matrix_rows m = {.type = type, .data = w, .n_rows = ROWS, .cols = k};
             beside side = beside_new(&m, false);
             float *x = take(k * 4), want[ROWS], got[ROWS];
