@@ -39,20 +39,20 @@ static int print_tensors(const work *w)
         if ((int)strlen(t.name) > wide) wide = (int)strlen(t.name);
         if ((int)strlen(t.role) > role) role = (int)strlen(t.role);
     }
-    printf("%-*s  %-*s  %5s  %-8s  %5s  %-18s  %14s  %14s  %s\n", wide, "tensor", role, "role", "layer", "type", "bits",
-           "shape", "offset", "bytes", "file");
+    printf("%-*s  %-*s  %5s  %-12s  %5s  %-18s  %14s  %14s  %s\n", wide, "tensor", role, "role", "layer", "type",
+           "bits", "shape", "offset", "bytes", "file");
     for (size_t i = 0; i < w->model.n_tensors; i++) {
         if (lamina_tensor(w->engine, i, &t) != LAMINA_OK) return fail("tensor %zu: not there", i);
         char shape[96], layer[16] = "-";
         shape_text(&t, shape, sizeof shape);
         if (t.layer >= 0) snprintf(layer, sizeof layer, "%d", t.layer);
-        printf("%-*s  %-*s  %5s  %-8s  %5.2f  %-18s  %14llu  %14llu  %s\n", wide, t.name, role,
+        printf("%-*s  %-*s  %5s  %-12s  %5.2f  %-18s  %14llu  %14llu  %s\n", wide, t.name, role,
                *t.role ? t.role : "unused", layer, t.dtype, bits_each((double)t.bytes, elements_of(&t)), shape,
                (unsigned long long)t.offset, (unsigned long long)t.bytes, *t.file ? t.file : "-");
         bytes += (double)t.bytes;
         elements += elements_of(&t);
     }
-    printf("%-*s  %-*s  %5s  %-8s  %5.2f  %-18s  %14s  %14.0f\n", wide, "all", role, "", "", "",
+    printf("%-*s  %-*s  %5s  %-12s  %5.2f  %-18s  %14s  %14.0f\n", wide, "all", role, "", "", "",
            bits_each(bytes, elements), "", "", bytes);
     return EXIT_DONE;
 }

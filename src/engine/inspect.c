@@ -43,13 +43,16 @@ lamina_status lamina_tensor(const lamina_engine *e, size_t index, lamina_tensor_
     uint8_t r = e->model->tensor_roles[index];
     *info = (lamina_tensor_info){.name = t->name,
                                  .role = r ? role_name((role)(r - 1)) : "",
-                                 .dtype = dtype_name(t->type),
+                                 .dtype = dtype_name((dtype)e->model->tensor_types[index]),
                                  .file = e->ckpt->n_files ? e->ckpt->files[t->file].name : "",
                                  .layer = e->model->tensor_layers[index],
                                  .n_dims = t->n_dims,
                                  .offset = t->offset,
                                  .bytes = t->bytes};
     for (uint32_t i = 0; i < t->n_dims && i < 4; i++) info->shape[i] = t->shape[i];
+    dtype as = (dtype)e->model->tensor_types[index];
+    bool pairs = as == DT_NF4_PAIRS || as == DT_FP4_PAIRS || as == DT_MXFP4_PAIRS;
+    if (pairs && t->n_dims) info->shape[t->n_dims - 1] *= 2; /* elements, not bytes */
     return LAMINA_OK;
 }
 

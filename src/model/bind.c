@@ -484,6 +484,7 @@ static lamina_status bind_one(const binding *b, const tensor_rule *rule, uint32_
     TRY(check_shape(b, &code.as, &want, rule->rows == EXTENT_NONE));
     TRY(check_type(b, rule, &code.as));
     *w = cut(b, rule, &code.as, (uint32_t)(t - b->c->tensors), expert);
+    b->mo->tensor_types[w->tensor] = (uint8_t)w->type;
     TRY(rule->side ? bind_side(b, rule, layer, t, w) : bind_coding(b, rule, layer, &code, w));
     mark(b, w->tensor, rule->role, layer);
     return count_weight(b, w);
@@ -684,6 +685,9 @@ static lamina_status make_roles(const binding *b)
     size_t n = b->c->n_tensors;
     mo->tensor_roles = mem_array(mo->m, MEM_MODEL, n, sizeof *mo->tensor_roles, b->r->err);
     if (!mo->tensor_roles) return LAMINA_E_MEMORY;
+    mo->tensor_types = mem_array(mo->m, MEM_MODEL, n, sizeof *mo->tensor_types, b->r->err);
+    if (!mo->tensor_types) return LAMINA_E_MEMORY;
+    for (size_t i = 0; i < n; i++) mo->tensor_types[i] = (uint8_t)b->c->tensors[i].type;
     mo->tensor_layers = mem_array(mo->m, MEM_MODEL, n, sizeof *mo->tensor_layers, b->r->err);
     if (!mo->tensor_layers) return LAMINA_E_MEMORY;
     for (size_t i = 0; i < n; i++) mo->tensor_layers[i] = -1;

@@ -11,7 +11,6 @@
  * Foreign bytes: the JSON is at most STATE_BYTES, and what it says must fit the tensors. */
 #include "model/coding.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -158,29 +157,27 @@ typedef struct four_bits { /* of the JSON */
     double offset;
 } four_bits;
 
-static bool read_whole(const json_t *state, const char *key, double most, uint64_t *out)
+static bool is_whole(const json_t *value, json_int_t most)
 {
-    double v = json_number_value(json_object_get(state, key));
-    if (!(v >= 1 && v <= most && v == floor(v))) return false;
-    *out = (uint64_t)v;
-    return true;
+    return json_is_integer(value) && json_integer_value(value) >= 1 && json_integer_value(value) <= most;
 }
 
 static bool read_state(const json_t *state, four_bits *out)
 {
-    const json_t *shape = json_object_get(state, "shape");
-    double rows = json_number_value(json_array_get(shape, 0)), cols = json_number_value(json_array_get(shape, 1));
-    const double most = (double)(UINT64_C(1) << 31);
-    uint64_t block, nested = 0;
-    if (json_array_size(shape) != 2 || !(rows >= 1 && rows <= most && cols >= 1 && cols <= most)) return false;
-    if (!read_whole(state, "blocksize", 1 << 16, &block)) return false;
-    if (json_object_get(state, "nested_blocksize") && !read_whole(state, "nested_blocksize", 1 << 16, &nested))
+    enum { MOST_BLOCK = 1 << 16 };
+    const json_int_t most = (json_int_t)1 << 31;
+    const json_t *shape = json_object_get(state, "shape"), *block = json_object_get(state, "blocksize");
+    const json_t *rows = json_array_get(shape, 0), *cols = json_array_get(shape, 1);
+    const json_t *nested = json_object_get(state, "nested_blocksize"),
+                 *offset = json_object_get(state, "nested_offset");
+    if (json_array_size(shape) != 2 || !is_whole(rows, most) || !is_whole(cols, most)) return false;
+    if (!is_whole(block, MOST_BLOCK) || (nested && !(is_whole(nested, MOST_BLOCK) && json_is_number(offset))))
         return false;
-    *out = (four_bits){.rows = (uint64_t)rows,
-                       .cols = (uint64_t)cols,
-                       .block = (uint32_t)block,
-                       .nested_block = (uint32_t)nested,
-                       .offset = json_number_value(json_object_get(state, "nested_offset"))};
+    *out = (four_bits){.rows = (uint64_t)json_integer_value(rows),
+                       .cols = (uint64_t)json_integer_value(cols),
+                       .block = (uint32_t)json_integer_value(block),
+                       .nested_block = (uint32_t)json_integer_value(nested),
+                       .offset = json_number_value(offset)};
     return true;
 }
 

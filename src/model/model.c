@@ -221,6 +221,7 @@ void model_free(model *mo)
     mem_free(mo->m, mo->layers);
     mem_free(mo->m, mo->eos);
     mem_free(mo->m, mo->tensor_roles);
+    mem_free(mo->m, mo->tensor_types);
     mem_free(mo->m, mo->tensor_layers);
     mem_free(mo->m, mo->axis_names);
     mem_free(mo->m, mo->axis_values);

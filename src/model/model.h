@@ -232,6 +232,7 @@ typedef struct model {
     const char **axis_names, **axis_values;
     size_t n_axes;          /* for inspection */
     uint8_t *tensor_roles;  /* [source->n_tensors]: role + 1; 0: unused */
+    uint8_t *tensor_types;  /* [source->n_tensors]: the type its matrix is computed as */
     int32_t *tensor_layers; /* [source->n_tensors]: -1: not of a layer */
 } model;
 
