@@ -64,8 +64,8 @@ static inline uint32_t grid_signs(uint32_t s)
 /* The scale of an IQ1_M block: an f16 whose nibbles are the highest of four words. */
 static inline uint16_t grid_iq1_m_scale(const uint8_t *scales)
 {
-    return (uint16_t)(grid_u16(scales) >> 12 | (grid_u16(scales + 2) >> 12) << 4 | (grid_u16(scales + 4) >> 12) << 8 |
-                      (grid_u16(scales + 6) >> 12) << 12);
+    uint32_t low = grid_u32(scales), high = grid_u32(scales + 4);
+    return (uint16_t)((low >> 12 & 0xf) | (low >> 24 & 0xf0) | (high >> 4 & 0xf00) | (high >> 16 & 0xf000));
 }
 
 /* Half of what a scale of NVFP4 means: e4m3 whose sign is not looked at; 0x7f is 0. */

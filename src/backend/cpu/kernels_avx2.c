@@ -568,13 +568,17 @@ INLINE v32 nibbles_of(const uint8_t *q, wide_levels l, float scale)
     return (v32){scaled_bytes(_mm_shuffle_epi8(l, _mm_and_si128(x, low)), d),
                  scaled_bytes(_mm_shuffle_epi8(l, _mm_and_si128(_mm_srli_epi16(x, 4), low)), d)};
 }
+/* The third of 256 in which 3^n q lies, by its place among 65536. */
 INLINE v16 trits(const uint8_t *q, uint32_t power, float scale)
 {
-    __m256i x = _mm256_mullo_epi16(_mm256_cvtepu8_epi16(half_register(q)), _mm256_set1_epi16((short)power));
-    x = _mm256_mullo_epi16(_mm256_and_si256(x, _mm256_set1_epi16(255)), _mm256_set1_epi16(3));
-    x = _mm256_srli_epi16(x, 8);
+    __m256i x = _mm256_cvtepu8_epi16(half_register(q));
+    x = _mm256_mulhi_epu16(_mm256_mullo_epi16(x, _mm256_set1_epi16((short)(power << 8))), _mm256_set1_epi16(3));
     return look_up(_mm256_cvtepu16_epi32(_mm256_castsi256_si128(x)),
                    _mm256_cvtepu16_epi32(_mm256_extracti128_si256(x, 1)), levels_4(LEVELS_TQ), scale);
+}
+INLINE v16 v16_two(float a, float b)
+{
+    return (v16){_mm256_set1_ps(a), _mm256_set1_ps(b)};
 }
 INLINE v16 v16_flip(v16 x, uint32_t signs)
 {

@@ -505,12 +505,16 @@ INLINE v32 nibbles_of(const uint8_t *q, wide_levels l, float scale)
 {
     return nibbles(q, _mm512_mul_ps(_mm512_set1_ps(scale), l));
 }
+/* The third of 256 in which 3^n q lies, by its place among 65536. */
 INLINE v16 trits(const uint8_t *q, uint32_t power, float scale)
 {
-    __m256i x =
-        _mm256_mullo_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)q)), _mm256_set1_epi16((short)power));
-    x = _mm256_mullo_epi16(_mm256_and_si256(x, _mm256_set1_epi16(255)), _mm256_set1_epi16(3));
-    return look_up(_mm512_cvtepu16_epi32(_mm256_srli_epi16(x, 8)), levels_4(LEVELS_TQ), scale);
+    __m256i x = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)q));
+    x = _mm256_mulhi_epu16(_mm256_mullo_epi16(x, _mm256_set1_epi16((short)(power << 8))), _mm256_set1_epi16(3));
+    return look_up(_mm512_cvtepu16_epi32(x), levels_4(LEVELS_TQ), scale);
+}
+INLINE v16 v16_two(float a, float b)
+{
+    return _mm512_insertf32x8(_mm512_set1_ps(a), _mm256_set1_ps(b), 1);
 }
 INLINE v16 v16_flip(v16 x, uint32_t signs)
 {

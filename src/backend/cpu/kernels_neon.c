@@ -565,6 +565,11 @@ INLINE v16 trits(const uint8_t *q, uint32_t power, float scale)
     uint8x16_t thirds = vaddq_u8(vcgeq_u8(x, vdupq_n_u8(86)), vcgeq_u8(x, vdupq_n_u8(171)));
     return v16_mul(v16_set1(scale), signed_lanes(vsubq_s8(vdupq_n_s8(-1), vreinterpretq_s8_u8(thirds))));
 }
+INLINE v16 v16_two(float a, float b)
+{
+    float32x4_t x = vdupq_n_f32(a), y = vdupq_n_f32(b);
+    return (v16){x, x, y, y};
+}
 INLINE float32x4_t flip4(float32x4_t x, uint32x4_t signs, uint32x4_t bits)
 {
     uint32x4_t sign = vandq_u32(vtstq_u32(signs, bits), vdupq_n_u32(0x80000000u));

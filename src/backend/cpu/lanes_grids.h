@@ -8,6 +8,7 @@
  *   v32 nibbles_of(const uint8_t *q, wide_levels, float scale)   the low nibbles of sixteen bytes, then the high ones
  *   v16 trits(const uint8_t *q, uint32_t power, float scale)   scale * (digit - 1), see DT_TQ1_0
  *   float half_float(uint16_t)            an f16
+ *   v16 v16_two(float a, float b)         a in the first eight lanes, b in the others
  *   v16 v16_flip(v16 x, uint32_t signs)   negates lane i where bit i is set, i < 16
  *   v32 v32_cross(v32 x)                  exchanges the second half of lo with the first of hi */
 #include "grids.h"
@@ -119,9 +120,10 @@ INLINE v32 load32_iq1_s(weight_row w, uint64_t g)
 /* Sixteen elements, the eighths' signs in bits 3 and 7 of h. */
 INLINE v16 iq1_m_half(const uint8_t *q, uint32_t h, float d)
 {
+    static const float eighth[2] = {1.0f, -1.0f};
     uint32_t codes = entries_8(grid_iq1, q[0] | (h << 8 & 0x700), q[1] | (h << 4 & 0x700));
-    v16 delta = v16_flip(v16_set1(1.0f), (h & 8 ? 0xff : 0) | (h & 128 ? 0xff00 : 0));
-    return v16_mul(v16_set1(d * 0.125f), v16_add(codes_2(codes, levels_4(-8, 0, 8, 0), 1.0f), delta));
+    v16 x = v16_add(codes_2(codes, levels_4(-8, 0, 8, 0), 1.0f), v16_two(eighth[h >> 3 & 1], eighth[h >> 7]));
+    return v16_mul(v16_set1(d * 0.125f), x);
 }
 
 INLINE v32 load32_iq1_m(weight_row w, uint64_t g)
@@ -129,8 +131,8 @@ INLINE v32 load32_iq1_m(weight_row w, uint64_t g)
     const uint8_t *b = w.data + g / 8 * 56, *q = b + 4 * (g % 8), *h = b + 32 + 2 * (g % 8);
     uint32_t s = grid_u16(b + 48 + g % 8 / 2 * 2) >> 6 * (g % 2);
     float d = half_float(grid_iq1_m_scale(b + 48));
-    return (v32){iq1_m_half(q, h[0], d * (2.0f * (float)(s & 7) + 1.0f)),
-                 iq1_m_half(q + 2, h[1], d * (2.0f * (float)(s >> 3 & 7) + 1.0f))};
+    return (v32){iq1_m_half(q, h[0], d * (float)(2 * (s & 7) + 1)),
+                 iq1_m_half(q + 2, h[1], d * (float)(2 * (s >> 3 & 7) + 1))};
 }
 
 INLINE v32 load32_tq1_0(weight_row w, uint64_t g)
