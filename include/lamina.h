@@ -332,7 +332,8 @@ typedef struct lamina_pack_options {
     uint64_t memory;      /* bytes of buffers; 0: 64 MiB */
     /* What becomes of the weights' types; NULL: every tensor is copied bit for bit.
      *   "packed"    bf16, f16 and f32 that is widened from these, without loss in fewer bytes, where that is less
-     *   "original"  what was packed as it was before, byte for byte */
+     *   "original"  what was packed as it was before, byte for byte
+     *   else        types of blocks, a pattern for each or none: "q4_k,layers[0-3]=q8_0,*.down=q6_k,head=packed" */
     const char *dtype;
 } lamina_pack_options;
 
@@ -348,6 +349,7 @@ typedef struct lamina_pack_tensor {
     char name[160]; /* cut where it is longer */
     const char *from, *to;
     uint64_t bytes_before, bytes_after;
+    double error; /* relative, root of mean squares; 0: none, or written by an earlier run */
 } lamina_pack_tensor;
 
 typedef struct lamina_pack_info {
@@ -357,7 +359,8 @@ typedef struct lamina_pack_info {
     uint64_t bytes_before, bytes_after;              /* of all tensors, in the source and in the store */
     uint32_t n_changes, n_worst;                     /* n_changes 0: all was copied */
     lamina_pack_change changes[LAMINA_PACK_CHANGES]; /* by bytes, the most first; what has no room is left out */
-    lamina_pack_tensor worst[LAMINA_PACK_WORST];     /* of what was packed: the least gained first */
+    lamina_pack_tensor
+        worst[LAMINA_PACK_WORST]; /* of what was changed: the largest error, then the least gained, first */
 } lamina_pack_info;
 
 /* Writes the opened model as a store (a folder). Resumes what an earlier run left. options, info may be NULL. */

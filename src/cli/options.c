@@ -124,7 +124,7 @@ const option_row option_table[] = {
     {"output", 'o', KIND_TEXT, GROUP_OUTPUT, ONLY(CMD_PACK) | ONLY(CMD_LOGITS), AT(output), "PATH", 0, 0,
      "where to: the store's folder, or the .npy file"},
     {"dtype", 0, KIND_TEXT, GROUP_OUTPUT, ONLY(CMD_PACK), AT(dtype), "SPEC", 0, 0,
-     "store weights in fewer bytes. packed: bf16 and f16, and\nf32 widened from these, every bit of them kept;\noriginal: what was packed as it was before"},
+     "store weights in fewer bytes: packed (bf16, f16, and f32\nwidened from these, every bit kept), or types of blocks,\nwith patterns as in q4_k,*.down=q6_k,head=q8_0;\noriginal: what was packed as it was before"},
     {"delete-original", 0, KIND_FLAG, GROUP_OUTPUT, ONLY(CMD_PACK), AT(delete_original), NULL, 0, 0,
      "remove each source file once all that came from it has\nbeen read back and verified"},
     {"last", 0, KIND_FLAG, GROUP_OUTPUT, ONLY(CMD_LOGITS), AT(last), NULL, 0, 0,

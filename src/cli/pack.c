@@ -54,6 +54,7 @@ static json_t *json_of_worst(const lamina_pack_info *info)
         json_set_text(object, "to", t->to);
         json_set_bytes(object, "bytes_before", t->bytes_before);
         json_set_bytes(object, "bytes_after", t->bytes_after);
+        json_set_real(object, "error", t->error);
         json_array_append_new(list, object);
     }
     return list;
@@ -74,9 +75,15 @@ static void print_changes(const lamina_pack_info *info)
     }
     printf("  %-29s  %14s  %10s -> %10s  %.3f\n", "in all", "", human_bytes(info->bytes_before).text,
            human_bytes(info->bytes_after).text, ratio(info->bytes_after, info->bytes_before));
-    for (uint32_t i = 0; i < info->n_worst && i < 3; i++)
-        printf("  %s %s  %.3f\n", i ? "            " : "least gained", info->worst[i].name,
-               ratio(info->worst[i].bytes_after, info->worst[i].bytes_before));
+    bool lossy = info->n_worst && info->worst[0].error > 0;
+    for (uint32_t i = 0; i < info->n_worst && i < 3; i++) {
+        const lamina_pack_tensor *t = &info->worst[i];
+        printf("  %-12s %s  %.4f\n",
+               i       ? ""
+               : lossy ? "most lost"
+                       : "least gained",
+               t->name, lossy ? t->error : ratio(t->bytes_after, t->bytes_before));
+    }
 }
 
 static int report(const work *w, const lamina_pack_info *info)

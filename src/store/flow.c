@@ -155,7 +155,7 @@ static size_t tensor_at(const image *im, const image_file *file, uint64_t offset
 
 /* Bytes [from, from + bytes) of what a tensor becomes, of rows that are read in batches. A row of which the block has a
  * part is made whole beside it, and again for its other part. */
-static lamina_status fill_recoded(flow *f, const image_tensor *x, uint64_t from, uint64_t bytes, uint8_t *to, worker *w,
+static lamina_status fill_recoded(flow *f, image_tensor *x, uint64_t from, uint64_t bytes, uint8_t *to, worker *w,
                                   lamina_error *err)
 {
     uint64_t row_bytes = tensor_row_bytes(&x->t, image_columns(&x->t)), source_row = image_source_row(x);
@@ -170,12 +170,19 @@ static lamina_status fill_recoded(flow *f, const image_tensor *x, uint64_t from,
             uint64_t begin = row * row_bytes;
             bool whole = begin >= from && begin + row_bytes <= end;
             uint8_t *place = whole ? to + (begin - from) : w->recoder.row;
+            quantize_cost before = w->recoder.cost;
             TRY(recode_row(&w->recoder, x, row, at, place, err));
             if (whole) continue;
+            if (begin < from) w->recoder.cost = before; /* counted with its first part */
             uint64_t skip = begin < from ? from - begin : 0, upto = begin + row_bytes > end ? end - begin : row_bytes;
             memcpy(to + (begin + skip - from), place + skip, (size_t)(upto - skip));
         }
     }
+    pthread_mutex_lock(&f->lock);
+    x->error += w->recoder.cost.error;
+    x->power += w->recoder.cost.power;
+    pthread_mutex_unlock(&f->lock);
+    w->recoder.cost = (quantize_cost){0};
     return LAMINA_OK;
 }
 
@@ -193,7 +200,7 @@ static lamina_status fill(flow *f, slot *s, worker *w, lamina_error *err)
         at = upto;
     }
     for (size_t i = tensor_at(im, file, at); at < end; i++) {
-        const image_tensor *x = &im->tensors[i];
+        image_tensor *x = &im->tensors[i];
         uint64_t skip = at - x->t.offset, piece = x->t.bytes - skip;
         uint8_t *to = s->data + (at - s->offset);
         if (piece > end - at) piece = end - at;

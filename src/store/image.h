@@ -49,6 +49,8 @@ typedef struct image_tensor {
     uint64_t source_offset;
     dtype from;
     uint64_t from_row_bytes; /* of packed types, else 0 */
+    /* while packing: of the rows quantised so far the sums of (x - quantised)^2 and of x^2 */
+    double error, power;
 } image_tensor;
 
 static inline uint64_t image_columns(const tensor *t)

@@ -10,6 +10,7 @@
  * A store without manifest is incomplete and known to be. Promises that the bytes of two models never mix: the draft
  * names its sources by name, size and time of change and every tensor by its place in them, and a packing that would
  * write another draft is refused. Promises that nothing is removed which is not twice on the disk at that moment. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -427,9 +428,17 @@ static lamina_status begin(packing *p, const model *from, const void *tok, size_
 
 /* ---- what was done ---------------------------------------------------------------------------------------------- */
 
-/* Of two recoded tensors, the one that gained less; of equals the first. */
+/* The square root of the error's share; 0: none, or not measured by this run. */
+static double relative_error(const image_tensor *x)
+{
+    return x->power > 0 ? sqrt(x->error / x->power) : 0;
+}
+
+/* Of two recoded tensors the one that lost more, or else gained less; of equals the first. */
 static bool is_worse(const image_tensor *a, const lamina_pack_tensor *b)
 {
+    double error = relative_error(a);
+    if (error > b->error || error < b->error) return error > b->error;
     return (double)a->t.bytes * (double)b->bytes_before > (double)b->bytes_after * (double)image_source_bytes(a);
 }
 
@@ -443,7 +452,8 @@ static void rank(lamina_pack_info *info, const image_tensor *x)
     info->worst[at] = (lamina_pack_tensor){.from = dtype_name(x->from),
                                            .to = dtype_name(x->t.type),
                                            .bytes_before = image_source_bytes(x),
-                                           .bytes_after = x->t.bytes};
+                                           .bytes_after = x->t.bytes,
+                                           .error = relative_error(x)};
     snprintf(info->worst[at].name, sizeof info->worst[at].name, "%s", x->t.name);
 }
 
@@ -551,7 +561,7 @@ static lamina_status was_deleting(const packing *p, const char *from, bool *was,
 static lamina_status pack_model(packing *p, const model *from, const void *tok, size_t tok_bytes, lamina_error *err)
 {
     bool was;
-    TRY(targets_check(p->options->dtype, err));
+    TRY(targets_check(p->job->m, p->options->dtype, err));
     TRY(prepare_folder(p, err));
     TRY(was_deleting(p, from->source->path, &was, err));
     if (was) return resume(p, NULL, err);

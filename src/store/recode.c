@@ -13,6 +13,8 @@ recode_kind recode_kind_of(const image_tensor *x)
     if (!image_recoded(x)) return RECODE_NONE;
     if (to && !from && x->from == x->t.of && (x->from == to->of || x->from == DT_F32)) return RECODE_PACK;
     if (from && !to && (x->t.type == from->of || x->t.type == DT_F32)) return RECODE_UNPACK;
+    bool plain = x->from == DT_F32 || x->from == DT_F16 || x->from == DT_BF16;
+    if ((plain || from) && quantize_can(x->t.type)) return RECODE_QUANTISE;
     return RECODE_IMPOSSIBLE;
 }
 
@@ -92,13 +94,19 @@ uint64_t recoder_bytes(const image *im, uint64_t *longest_source_row)
 {
     extents e = extents_of(im);
     *longest_source_row = e.source_row;
-    return e.row + 4 * e.columns;
+    return e.row + 12 * e.columns;
 }
 
 void recoder_place(recoder *r, const store_job *job, const image *im, uint8_t *at)
 {
     extents e = extents_of(im);
-    *r = (recoder){.job = job, .row = at, .half = at + e.row, .again = at + e.row + 2 * e.columns};
+    uint8_t *half = at + e.row, *wide = half + 4 * e.columns;
+    *r = (recoder){.job = job,
+                   .row = at,
+                   .half = half,
+                   .again = half + 2 * e.columns,
+                   .wide = (float *)(void *)wide,
+                   .seen = (float *)(void *)(wide + 4 * e.columns)};
 }
 
 /* ---- rows ------------------------------------------------------------------------------------------------------- */
@@ -134,10 +142,48 @@ static void unpack_row(recoder *r, const image_tensor *x, const uint8_t *from, u
         widen(f->of, r->again, k, to);
 }
 
+/* A row of the source in f32. */
+static void widen_source(recoder *r, const image_tensor *x, const uint8_t *from, uint64_t k)
+{
+    const packed_form *f = packed_form_of(x->from);
+    if (f) packed_decode(f, from, x->from_row_bytes, k, 0, k, (uint16_t *)(void *)r->again);
+    if (x->from == DT_F32)
+        memcpy(r->wide, from, 4 * k);
+    else
+        widen(f ? f->of : x->from, f ? r->again : from, k, (uint8_t *)r->wide);
+}
+
+static lamina_status quantise_row(recoder *r, const image_tensor *x, uint64_t row, const uint8_t *from, uint8_t *to,
+                                  lamina_error *err)
+{
+    uint64_t k = image_columns(&x->t);
+    widen_source(r, x, from, k);
+    if (quantize_rows(x->t.type, r->wide, 1, k, NULL, to) != 1)
+        return error_set(err, LAMINA_E_UNSUPPORTED,
+                         "%s: row %llu has a number that %s cannot hold (NaN, infinite or too large)", x->t.name,
+                         (unsigned long long)row, dtype_name(x->t.type));
+    quantize_widen(x->t.type, to, k, r->seen);
+    double error = 0, power = 0;
+    for (uint64_t i = 0; i < k; i++) {
+        double v = (double)r->wide[i], d = v - (double)r->seen[i];
+        error += d * d;
+        power += v * v;
+    }
+    r->cost.error += error;
+    r->cost.power += power;
+    return LAMINA_OK;
+}
+
 lamina_status recode_row(recoder *r, const image_tensor *x, uint64_t row, const uint8_t *from, uint8_t *to,
                          lamina_error *err)
 {
-    if (recode_kind_of(x) == RECODE_PACK) return pack_row(r, x, row, from, to, err);
-    unpack_row(r, x, from, to);
-    return LAMINA_OK;
+    switch (recode_kind_of(x)) {
+    case RECODE_PACK:
+        return pack_row(r, x, row, from, to, err);
+    case RECODE_QUANTISE:
+        return quantise_row(r, x, row, from, to, err);
+    default:
+        unpack_row(r, x, from, to);
+        return LAMINA_OK;
+    }
 }

@@ -4,11 +4,13 @@
 
 #include "store/image.h"
 #include "store/packed.h"
+#include "store/quantize.h"
 
 typedef enum recode_kind {
     RECODE_NONE, /* copied */
     RECODE_PACK,
     RECODE_UNPACK,
+    RECODE_QUANTISE,
     RECODE_IMPOSSIBLE
 } recode_kind;
 
@@ -22,6 +24,9 @@ typedef struct recoder { /* what one thread needs */
     uint8_t *row;   /* [the longest row of the store's recoded tensors] where only a part of one is wanted */
     uint8_t *half;  /* [2 * the most columns] */
     uint8_t *again; /* the same */
+    float *wide;    /* [the most columns], and as many again */
+    float *seen;
+    quantize_cost cost; /* of the rows quantised since it was cleared */
 } recoder;
 
 /* Bytes of what a recoder points to, and of the longest row of a source that is recoded; both 0: none is. */
@@ -29,7 +34,8 @@ uint64_t recoder_bytes(const image *im, uint64_t *longest_source_row);
 void recoder_place(recoder *r, const store_job *job, const image *im, uint8_t *at);
 
 /* Row number `row` of x, from -> to [x->t.row_bytes or what follows from its type]. Packed, it is decoded again and
- * compared: LAMINA_E_CORRUPT when that differs, or when the row is not what surveying saw. */
+ * compared: LAMINA_E_CORRUPT when that differs, or when the row is not what surveying saw. LAMINA_E_UNSUPPORTED: it has a
+ * number that blocks cannot hold. */
 lamina_status recode_row(recoder *r, const image_tensor *x, uint64_t row, const uint8_t *from, uint8_t *to,
                          lamina_error *err);
 

@@ -1,9 +1,6 @@
-/* From a SPEC to types.
+/* From a SPEC to types: "original", what was packed as it was before, byte for byte; else a recipe (recipe.h).
  *
- *   packed    matrices of bf16, f16 and f32 without loss in fewer bytes, where that makes them smaller
- *   original  what was packed as it was before, byte for byte
- *
- * Owns the decision which tensors can be packed: those that the pass applies row by row. Vectors are small and read once;
+ * Owns the decision which tensors can be packed without loss: those that the pass applies row by row. Vectors are small and read once;
  * matrices stored [in, out] are applied by columns of another shape; tables of positions are added, not applied; what
  * no pass uses is not touched. */
 #include "store/targets.h"
@@ -11,12 +8,31 @@
 #include <string.h>
 
 #include "store/packed.h"
+#include "store/recipe.h"
 #include "store/survey.h"
 
-lamina_status targets_check(const char *spec, lamina_error *err)
+static bool is_original(const char *spec)
 {
-    if (!spec || !strcmp(spec, "packed") || !strcmp(spec, "original")) return LAMINA_OK;
-    return error_set(err, LAMINA_E_USAGE, "dtype: expected packed or original, found '%.200s'", spec);
+    return spec && !strcmp(spec, "original");
+}
+
+static lamina_status parse_spec(memory *m, const char *spec, recipe **out, lamina_error *err)
+{
+    TRY(recipe_parse(m, spec, out, err));
+    if (!recipe_surveys(*out)) return LAMINA_OK;
+    recipe_free(*out);
+    *out = NULL;
+    return error_set(err, LAMINA_E_UNSUPPORTED,
+                     "dtype: bits= and size= are not computed by this version; expected types");
+}
+
+lamina_status targets_check(memory *m, const char *spec, lamina_error *err)
+{
+    recipe *r;
+    if (!spec || is_original(spec)) return LAMINA_OK;
+    TRY(parse_spec(m, spec, &r, err));
+    recipe_free(r);
+    return LAMINA_OK;
 }
 
 /* ---- which tensors can be packed ---------------------------------------------------------------------------------- */
@@ -96,8 +112,9 @@ static size_t list_items(const model *mo, const uint8_t *uses, const size_t *lik
     return n;
 }
 
+/* asked [n_tensors]: those that are to be packed. */
 static lamina_status pack_what_pays(const store_job *job, const image *im, const model *from, uint64_t buffers,
-                                    image_target *targets, lamina_error *err)
+                                    const recipe_target *asked, image_target *targets, lamina_error *err)
 {
     size_t n = from->source->n_tensors;
     memory *m = job->m;
@@ -109,6 +126,8 @@ static lamina_status pack_what_pays(const store_job *job, const image *im, const
     if (status == LAMINA_OK) {
         for (size_t i = 0; i < n; i++) like[i] = i;
         find_uses(from, uses);
+        for (size_t i = 0; i < n; i++)
+            if (asked[i].form != RECIPE_PACKED) uses[i] = USE_OTHER;
         join_experts(from, uses, like);
         size_t n_items = list_items(from, uses, like, item_of, items, targets);
         status = survey_packed(job, im, buffers, items, n_items, err);
@@ -120,16 +139,30 @@ static lamina_status pack_what_pays(const store_job *job, const image *im, const
     return status;
 }
 
+static lamina_status follow(const store_job *job, const image *im, const model *from, const char *spec,
+                            uint64_t buffers, image_target *targets, lamina_error *err)
+{
+    const checkpoint *c = from->source;
+    recipe *r;
+    TRY(parse_spec(job->m, spec, &r, err));
+    recipe_target *asked = mem_array(job->m, MEM_OTHER, c->n_tensors, sizeof *asked, err);
+    lamina_status status = asked ? recipe_targets(r, from, asked, err) : NO_MEMORY(err);
+    for (size_t i = 0; i < c->n_tensors && status == LAMINA_OK; i++)
+        if (asked[i].form == RECIPE_BLOCKS && c->tensors[i].bytes) targets[i] = (image_target){.type = asked[i].type};
+    if (status == LAMINA_OK) status = pack_what_pays(job, im, from, buffers, asked, targets, err);
+    mem_free(job->m, asked);
+    recipe_free(r);
+    return status;
+}
+
 lamina_status targets_choose(const store_job *job, const image *im, const model *from, const char *spec,
                              uint64_t buffers, image_target *targets, lamina_error *err)
 {
     const checkpoint *c = from->source;
-    TRY(targets_check(spec, err));
     for (size_t i = 0; i < c->n_tensors; i++) {
         const tensor *t = &c->tensors[i];
         targets[i] = (image_target){t->type, t->row_bytes, t->of};
-        if (spec && !strcmp(spec, "original") && packed_form_of(t->type)) targets[i] = (image_target){.type = t->of};
+        if (is_original(spec) && packed_form_of(t->type)) targets[i] = (image_target){.type = t->of};
     }
-    if (spec && !strcmp(spec, "packed")) return pack_what_pays(job, im, from, buffers, targets, err);
-    return LAMINA_OK;
+    return spec && !is_original(spec) ? follow(job, im, from, spec, buffers, targets, err) : LAMINA_OK;
 }

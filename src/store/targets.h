@@ -5,7 +5,7 @@
 #include "store/image.h"
 
 /* LAMINA_E_USAGE when nothing can be meant by it. spec may be NULL: all is copied. */
-lamina_status targets_check(const char *spec, lamina_error *err);
+lamina_status targets_check(memory *m, const char *spec, lamina_error *err);
 /* targets [from->source->n_tensors]. im: begun, for its sources. Reads weights where their sizes depend on them, with
  * buffers of so many bytes (0: 64 MiB). The same model and SPEC give the same targets. */
 lamina_status targets_choose(const store_job *job, const image *im, const model *from, const char *spec,

@@ -131,7 +131,7 @@ static void killed_while_recoding(void)
 
 static void killed_while_recoding_and_deleting(void)
 {
-    killed_at_steps(true, "packed");
+    killed_at_steps(true, "q8_0,*.down=packed");
 }
 
 /* Killed again and again at random moments, each run resuming the one before. */

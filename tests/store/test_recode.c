@@ -2,6 +2,7 @@
 #include "store/fixture.h"
 
 #include "store/packed.h"
+#include "store/quantize.h"
 
 static const lamina_pack_options as_packed = {.dtype = "packed"}, as_original = {.dtype = "original"};
 
@@ -216,6 +217,78 @@ static void damage_is_found(void)
     end_scratch();
 }
 
+/* Each row of a quantised tensor is what the quantiser makes of the source's numbers. */
+static void compare_blocks(const opened *from, const opened *to, const char *name, dtype type)
+{
+    const tensor *a = find(from, name), *b = find(to, name);
+    if (!a || !b) return;
+    CHECK(b->type == type, "%s: %s, expected %s", name, dtype_name(b->type), dtype_name(type));
+    if (b->type != type) return;
+    uint64_t k = a->shape[1], row_bytes = dtype_row_bytes(type, k);
+    unsigned char *x = bytes_of(from->c, a), *y = bytes_of(to->c, b);
+    float wide[2048];
+    uint8_t want[8192];
+    for (uint64_t r = 0; r < a->shape[0]; r++) {
+        for (uint64_t i = 0; i < k; i++) {
+            uint16_t h = 0;
+            if (a->type != DT_F32) memcpy(&h, x + 2 * (r * k + i), 2);
+            if (a->type == DT_F32)
+                memcpy(&wide[i], x + 4 * (r * k + i), 4);
+            else
+                wide[i] = a->type == DT_F16 ? f16_to_f32(h) : bf16_to_f32(h);
+        }
+        CHECK(quantize_rows(type, wide, 1, k, NULL, want) == 1 && !memcmp(want, y + r * row_bytes, row_bytes),
+              "%s: row %llu", name, (unsigned long long)r);
+    }
+    free(x), free(y);
+}
+
+static void blocks_are_the_quantisers(void)
+{
+    static const uint64_t memories[] = {0, 1 << 20};
+    lamina_error err = {0};
+    lamina_pack_info info;
+    begin_scratch();
+    make_model("model", &(recipe){.layers = 3, .shards = 2, .seed = 13, .fill = FILL_NORMAL, .ffn = 1088});
+    for (size_t i = 0; i < 2; i++) {
+        lamina_pack_options options = {.memory = memories[i], .dtype = "q8_0,*.down=q4_0,head=packed,layers[1].q=keep"};
+        REQUIRE(pack(UNDER("model"), i ? UNDER("again") : UNDER("store"), &options, NULL, NULL, &info, &err) ==
+                    LAMINA_OK,
+                "%s", err.text);
+        CHECK(info.n_worst == LAMINA_PACK_WORST && info.worst[0].error > 0.02 && info.worst[0].error < 0.2 &&
+                  strstr(info.worst[0].name, "down_proj"),
+              "%u worst, %s %g", info.n_worst, info.worst[0].name, info.worst[0].error);
+    }
+    CHECK(trees_equal(UNDER("store"), UNDER("again")), "memory changes the bytes");
+    CHECK(verify(UNDER("store"), NULL, &err) == LAMINA_OK, "%s", err.text);
+    opened from, to;
+    REQUIRE(open_model(UNDER("model"), &from, &err) == LAMINA_OK, "%s", err.text);
+    REQUIRE(open_model(UNDER("store"), &to, &err) == LAMINA_OK, "%s", err.text);
+    compare_blocks(&from, &to, "model.embed_tokens.weight", DT_Q8_0);
+    compare_blocks(&from, &to, "model.layers.0.self_attn.q_proj.weight", DT_Q8_0);
+    compare_blocks(&from, &to, "model.layers.1.mlp.gate_proj.weight", DT_Q8_0);
+    compare_blocks(&from, &to, "model.layers.2.mlp.up_proj.weight", DT_Q8_0);
+    compare_blocks(&from, &to, "model.layers.1.mlp.down_proj.weight", DT_Q4_0);
+    compare_blocks(&from, &to, "model.layers.2.mlp.down_proj.weight", DT_Q4_0);
+    const tensor *head = find(&to, "lm_head.weight"), *kept = find(&to, "model.layers.1.self_attn.q_proj.weight");
+    CHECK(head && head->type == DT_BF16_PACKED3 && kept && kept->type == DT_F16, "head or what is kept");
+    close_model(&from);
+    close_model(&to);
+    end_scratch();
+}
+
+static void odd_numbers_are_not_quantised(void)
+{
+    lamina_error err = {0};
+    lamina_pack_options options = {.dtype = "q8_0"};
+    begin_scratch();
+    make_model("model", &(recipe){.layers = 3, .shards = 1, .seed = 14, .fill = FILL_ODD});
+    CHECK(pack(UNDER("model"), UNDER("store"), &options, NULL, NULL, NULL, &err) == LAMINA_E_UNSUPPORTED &&
+              strstr(err.text, "row ") && strstr(err.text, "q8_0"),
+          "%s", err.text);
+    end_scratch();
+}
+
 static void dtypes_are_checked(void)
 {
     lamina_error err = {0};
@@ -231,4 +304,5 @@ static void dtypes_are_checked(void)
 
 TEST_MAIN(T(every_bit_comes_back), T(types_are_what_they_should_be), T(random_bits_are_copied),
           T(nothing_depends_on_how), T(a_wrong_row_is_not_written), T(rows_must_fit_the_memory),
-          T(a_survey_is_made_once), T(damage_is_found), T(dtypes_are_checked))
+          T(a_survey_is_made_once), T(damage_is_found), T(blocks_are_the_quantisers), T(odd_numbers_are_not_quantised),
+          T(dtypes_are_checked))
