@@ -175,7 +175,7 @@ static void packed_logits_are_the_same(void)
     CHECK(os_list_dir(folder, one_model, scratch, &err) == LAMINA_OK, "%s", err.text);
     (void)shell("rm -rf '%s'%s", scratch, "");
     printf("  %zu models, packed: %zu\n", models_seen, models_packed);
-    CHECK(models_seen >= 60 && models_packed + 2 >= models_seen, "too few"); /* two are quantised throughout */
+    CHECK(models_packed >= 140, "too few"); /* some are quantised throughout */
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
         CHECK(roles_packed[wanted[i]], "no %s is packed", role_name(wanted[i]));
 }
