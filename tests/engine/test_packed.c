@@ -21,7 +21,7 @@ static bool shell(const char *format, const char *a, const char *b)
     return system(command) == 0;
 }
 
-/* Clears the low halves of all f32 of a model's files. */
+/* Clears the low halves of all matrices of f32 in a model's files. */
 static bool make_widened(const char *path)
 {
     lamina_error err = {0};
@@ -31,7 +31,7 @@ static bool make_widened(const char *path)
     CHECK(ok, "%s", err.text);
     for (size_t i = 0; ok && i < c->n_tensors; i++) {
         const tensor *t = &c->tensors[i];
-        if (t->type != DT_F32) continue;
+        if (t->type != DT_F32 || t->n_dims < 2) continue; /* vectors are copied; tables of codes mean themselves */
         FILE *f = fopen(c->files[t->file].path, "r+b");
         unsigned char *data = malloc((size_t)t->bytes + 1);
         ok = f && data && fseek(f, (long)t->offset, SEEK_SET) == 0 && fread(data, 1, t->bytes, f) == t->bytes;
