@@ -37,6 +37,7 @@ const dtype_info dtype_table[DT_COUNT] = {
     [DT_BF16_PACKED3] = {"bf16_packed3", NULL, -1, 0, 0},
     [DT_BF16_PACKED4] = {"bf16_packed4", NULL, -1, 0, 0},
     [DT_F16_PACKED3] = {"f16_packed3", NULL, -1, 0, 0},
+    [DT_NF4] = {"nf4", NULL, -1, 64, 34},
     [DT_NF4_PAIRS] = {"nf4_pairs", NULL, -1, 32, 16},
     [DT_FP4_PAIRS] = {"fp4_pairs", NULL, -1, 32, 16},
     [DT_INT8_ROWS] = {"int8_rows", NULL, -1, 1, 1},

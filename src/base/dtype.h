@@ -50,14 +50,16 @@ typedef enum dtype {
                  * (q * 3^n mod 256) * 3 / 256; digits lie apart by 32 bytes, by 16, by 4 */
     DT_TQ2_0,   /* 256: 64 bytes, f16 d; value d * (two bits - 1), which lie apart by 32 */
     DT_NVFP4,   /* 64: 4 bytes e4m3 without a sign s, one for each 16, 32 bytes; value fp4(nibble) * s */
-    DT_BF16_PACKED3, /* half floats coded by rows, see store/packed.h: exponents of three bits, of four */
-    DT_BF16_PACKED4,
-    DT_F16_PACKED3,
+    DT_NF4,     /* 64: f16 d, 32 bytes as NF4_PAIRS; value d * nf4[nibble]. 4.25 bits: an f16 scale is exact to 2^-12,
+                 * the levels are a tenth apart */
     /* bitsandbytes, whose scales lie elsewhere, one f32 for a run of a row's elements */
     DT_NF4_PAIRS, /* 32 elements: 16 bytes, byte j: elements 2j (high), 2j + 1 (low); value nf4[nibble] * s */
     DT_FP4_PAIRS, /* the same; value fp4[nibble] * s, bitsandbytes' own: 0, 1/192, 2/3, 1, 1/3, 1/2, 1/6, 1/4 and -. */
     DT_INT8_ROWS, /* int8 q; value (q * s) * (1 / 127), each rounded */
-    DT_WEIGHTS,   /* types above can be weights that kernels apply */
+    DT_BF16_PACKED3, /* half floats coded by rows, see store/packed.h: exponents of three bits, of four */
+    DT_BF16_PACKED4,
+    DT_F16_PACKED3,
+    DT_WEIGHTS, /* types above can be weights that kernels apply */
     /* seen in files, never applied */
     DT_F64 = DT_WEIGHTS,
     DT_I64,

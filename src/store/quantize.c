@@ -21,6 +21,7 @@ static const block_format formats[DT_WEIGHTS] = {
     [DT_Q4_K] = {DT_Q4_K, {0, 15, false}, 65504.0f * 63, 32, write_super_affine, read_super_affine},
     [DT_Q5_K] = {DT_Q5_K, {0, 31, false}, 65504.0f * 63, 32, write_super_affine, read_super_affine},
     [DT_Q6_K] = {DT_Q6_K, {-32, 31, false}, 65504.0f * 127, 16, write_q6_k, read_q6_k},
+    [DT_NF4] = {DT_NF4, {-1, 1, true}, 65504.0f, 64, write_nf4, read_nf4},
 };
 
 bool quantize_can(dtype to)

@@ -244,7 +244,7 @@ static dtype of_32(dtype type)
     case DT_Q4_K:
         return DT_Q5_0;
     default:
-        return type;
+        return type == DT_NF4 ? DT_Q4_0 : type;
     }
 }
 

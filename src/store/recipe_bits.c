@@ -13,7 +13,7 @@
 
 dtype recipe_candidate(uint64_t cols, int i)
 {
-    static const dtype of_256[RECIPE_CANDIDATES] = {DT_Q4_0, DT_Q4_K, DT_Q5_K, DT_Q6_K, DT_Q8_0};
+    static const dtype of_256[RECIPE_CANDIDATES] = {DT_NF4, DT_Q4_K, DT_Q5_K, DT_Q6_K, DT_Q8_0};
     static const dtype of_32[RECIPE_CANDIDATES] = {DT_Q4_0, DT_Q4_1, DT_Q5_0, DT_Q5_1, DT_Q8_0};
     return cols % 256 ? of_32[i] : of_256[i];
 }

@@ -236,11 +236,11 @@ static void speed_attention(bench *s, uint32_t n, uint32_t position, bool half)
 
 static void speed_level(bench *s, bool quick)
 {
-    static const dtype types[] = {DT_BF16,   DT_F16,     DT_F32,     DT_Q8_0,        DT_Q4_0,      DT_Q4_1,
-                                  DT_Q5_0,   DT_Q5_1,    DT_Q2_K,    DT_Q3_K,        DT_Q4_K,      DT_Q5_K,
-                                  DT_Q6_K,   DT_F8_E4M3, DT_MXFP4,   DT_MXFP4_PAIRS, DT_NF4_PAIRS, DT_INT8_ROWS,
-                                  DT_IQ4_NL, DT_IQ4_XS,  DT_IQ2_XXS, DT_IQ2_XS,      DT_IQ2_S,     DT_IQ3_XXS,
-                                  DT_IQ3_S,  DT_IQ1_S,   DT_IQ1_M,   DT_TQ1_0,       DT_TQ2_0,     DT_NVFP4};
+    static const dtype types[] = {
+        DT_BF16,      DT_F16,       DT_F32,    DT_Q8_0,   DT_Q4_0,    DT_Q4_1,    DT_Q5_0,  DT_Q5_1,
+        DT_Q2_K,      DT_Q3_K,      DT_Q4_K,   DT_Q5_K,   DT_Q6_K,    DT_F8_E4M3, DT_MXFP4, DT_MXFP4_PAIRS,
+        DT_NF4_PAIRS, DT_INT8_ROWS, DT_IQ4_NL, DT_IQ4_XS, DT_IQ2_XXS, DT_IQ2_XS,  DT_IQ2_S, DT_IQ3_XXS,
+        DT_IQ3_S,     DT_IQ1_S,     DT_IQ1_M,  DT_TQ1_0,  DT_TQ2_0,   DT_NVFP4,   DT_NF4};
     size_t total = (size_t)(quick ? 64 : 768) << 20;
     printf("%s, %u threads\n", backend_cpu_isa(s->b), pool_threads(s->pool));
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) speed_decode(s, types[i], 3072, 3072, 1, total);

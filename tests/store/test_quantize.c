@@ -9,7 +9,7 @@
 
 enum { COLS = 1024, ROWS = 6, MANY = 17 };
 
-static const dtype types[] = {DT_Q8_0, DT_Q6_K, DT_Q5_K, DT_Q4_K, DT_Q5_1, DT_Q5_0, DT_Q4_1, DT_Q4_0};
+static const dtype types[] = {DT_Q8_0, DT_Q6_K, DT_Q5_K, DT_Q4_K, DT_Q5_1, DT_Q5_0, DT_Q4_1, DT_Q4_0, DT_NF4};
 enum { TYPES = sizeof types / sizeof *types };
 
 static uint64_t state;
@@ -147,6 +147,22 @@ static void naive_q6_k(const float *x, float *y)
     for (int i = 0; i < 256; i++) y[i] = to_grid(x[i], to_grid(scale[i / 16], d, -128, 127), -32, 31);
 }
 
+static void naive_nf4(const float *x, float *y)
+{
+    static const float level[16] = {-1.0f,        -0.69619280f, -0.52507305f, -0.39491749f, -0.28444138f, -0.18477343f,
+                                    -0.09105004f, 0.0f,         0.07958030f,  0.16093020f,  0.24611230f,  0.33791524f,
+                                    0.44070983f,  0.56261700f,  0.72295684f,  1.0f};
+    float least, most;
+    range_of(x, 64, &least, &most);
+    float d = f16(most > -least ? most : -least);
+    for (int i = 0; i < 64; i++) {
+        int best = 7;
+        for (int k = 0; k < 16; k++)
+            if (fabsf(x[i] - d * level[k]) < fabsf(x[i] - d * level[best])) best = k;
+        y[i] = d * level[best];
+    }
+}
+
 static void naive(dtype t, const float *x, float *y)
 {
     uint32_t n = dtype_table[t].block_elements;
@@ -159,6 +175,7 @@ static void naive(dtype t, const float *x, float *y)
         if (t == DT_Q5_K) naive_super(x + at, 31, y + at);
         if (t == DT_Q4_K) naive_super(x + at, 15, y + at);
         if (t == DT_Q6_K) naive_q6_k(x + at, y + at);
+        if (t == DT_NF4) naive_nf4(x + at, y + at);
     }
 }
 
@@ -285,7 +302,7 @@ static void same_everywhere(void)
 {
     static const uint64_t expected[TYPES] = {0xef1e75da7f199646, 0x9f82851d22e41fa2, 0xb4f5f30d63c1a9db,
                                              0x8eca3f994b35a8e0, 0x07181aad944f1ebf, 0x58305b4fab7b246e,
-                                             0x1a84e00476eaf8cc, 0x33c97d7c1483fcfb};
+                                             0x1a84e00476eaf8cc, 0x33c97d7c1483fcfb, 0x869830fe61680f97};
     static float shifted[ROWS * COLS + 1];
     for (int i = 0; i < TYPES; i++) {
         dtype t = types[i];

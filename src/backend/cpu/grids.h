@@ -26,7 +26,8 @@ extern const uint16_t grid_iq3_xxs[256], grid_iq3_s[512];
     X(iq1_m, DT_IQ1_M)                                                                                                 \
     X(tq1_0, DT_TQ1_0)                                                                                                 \
     X(tq2_0, DT_TQ2_0)                                                                                                 \
-    X(nvfp4, DT_NVFP4)
+    X(nvfp4, DT_NVFP4)                                                                                                 \
+    X(nf4, DT_NF4)
 
 /* What codes mean. */
 #define LEVELS_IQ2   8, 25, 43, 0

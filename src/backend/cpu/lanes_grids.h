@@ -162,3 +162,12 @@ INLINE v32 load32_nvfp4(weight_row w, uint64_t g)
     v32 x = v32_cross(nibbles_of(b + 4 + 16 * (g % 2), levels_16(LEVELS_FP4), 1.0f));
     return (v32){v16_mul(v16_set1(half_ue4m3(s[0])), x.lo), v16_mul(v16_set1(half_ue4m3(s[1])), x.hi)};
 }
+
+/* As bitsandbytes' pairs whose one scale is the block's. */
+INLINE v32 load32_nf4(weight_row w, uint64_t g)
+{
+    const uint8_t *b = w.data + g / 2 * 34;
+    float d = half_scale(b);
+    weight_row pairs = {.data = b + 2 + 16 * (g % 2), .side = &d, .shift = 63};
+    return load32_nf4_pairs(pairs, 0);
+}

@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-static const float levels_iq4[16] = {LEVELS_IQ4}, levels_fp4[16] = {LEVELS_FP4};
+static const float levels_iq4[16] = {LEVELS_IQ4}, levels_fp4[16] = {LEVELS_FP4}, levels_nf4[16] = {LEVELS_NF4};
 static const float levels_iq2[4] = {LEVELS_IQ2}, levels_iq1[4] = {LEVELS_IQ1}, levels_tq[4] = {LEVELS_TQ};
 static const float levels_iq3_x[8] = {LEVELS_IQ3_X}, levels_iq3_s[8] = {LEVELS_IQ3_S};
 
@@ -133,6 +133,12 @@ static float nvfp4(const uint8_t *row, uint64_t i)
     return half_ue4m3(b[i % 64 / 16]) * levels_fp4[i % 16 < 8 ? q[i % 8] & 15 : q[i % 8] >> 4];
 }
 
+static float nf4(const uint8_t *row, uint64_t i)
+{
+    const uint8_t *b = row + i / 64 * 34;
+    return half_at(b) * levels_nf4[i % 2 ? b[2 + i % 64 / 2] & 15 : b[2 + i % 64 / 2] >> 4];
+}
+
 typedef float (*element_fn)(const uint8_t *b, uint64_t g, uint64_t i);
 
 float spec_grid_weight(dtype type, const uint8_t *row, uint64_t i)
@@ -143,6 +149,7 @@ float spec_grid_weight(dtype type, const uint8_t *row, uint64_t i)
     };
     if (type == DT_IQ4_NL) return iq4_nl(row, i);
     if (type == DT_NVFP4) return nvfp4(row, i);
+    if (type == DT_NF4) return nf4(row, i);
     if (!of_256[type]) return NAN;
     return of_256[type](row + i / 256 * dtype_table[type].block_bytes, i % 256 / 32, i % 32);
 }
