@@ -213,8 +213,9 @@ class Describing(WithModel):
     def test_the_least_budget_works(self):
         told = json.loads(self.good("plan", self.model, "--memory", "64M", "--context", "24", "--json"))
         least = told["minimum_bytes"]
+        # How much of the program and its libraries is resident differs by half a megabyte from one start to the next.
         out = json.loads(self.good("run", self.model, "--ids", "1,2,3", "-n", "8", "--context", "24", "--json",
-                                   "--memory", f"{least + (256 << 10)}", "--ignore-eos"))
+                                   "--memory", f"{least + (1 << 20)}", "--ignore-eos"))
         self.assertLessEqual(out["peak_rss_bytes"], out["budget_bytes"])
 
 
