@@ -22,13 +22,13 @@ static bool is_quick(const checkpoint *c)
     return layers <= LAYERS_HERE || layers > 10000; /* the latter are refused */
 }
 
-static void turn(const model *mo, uint32_t context)
+static void turn(const rope_axes *rope, uint32_t context)
 {
     static float inv_freq[HALF_HERE];
     float scale = 0;
-    uint32_t half = mo->rope.dims / 2;
+    uint32_t half = rope->dims / 2;
     if (half > HALF_HERE) return;
-    rope_frequencies(&mo->rope, context, NULL, inv_freq, &scale);
+    rope_frequencies(rope, context, NULL, inv_freq, &scale);
     must(isfinite(scale) && scale > 0);
     for (uint32_t i = 0; i < half; i++) must(isfinite(inv_freq[i]) && inv_freq[i] >= 0);
 }
@@ -41,14 +41,18 @@ static void hold_together(const model *mo, const checkpoint *c)
         bytes += c->tensors[i].bytes;
     }
     must(bytes == mo->weight_bytes && mo->heads % mo->kv_heads == 0);
-    must(mo->rope.dims > 0 && mo->rope.dims <= mo->head_dim && mo->head_dim % 2 == 0);
+    must(mo->n_ropes <= ROPE_SETS);
     must(isfinite(mo->attention_scale) && mo->norm_eps > 0);
-    must(mo->embed.rows == mo->vocab && mo->head.rows == mo->vocab && mo->final_norm.cols == mo->hidden);
+    must(model_end(mo, ROLE_EMBED)->rows == mo->vocab && model_end(mo, ROLE_HEAD)->rows == mo->vocab);
     for (size_t i = 0; i < mo->n_eos; i++)
         must(mo->eos[i] >= 0 && (uint32_t)mo->eos[i] < mo->vocab && (i == 0 || mo->eos[i] > mo->eos[i - 1]));
     must(mo->bos >= -1 && (mo->bos < 0 || (uint32_t)mo->bos < mo->vocab));
-    turn(mo, 64);
-    turn(mo, mo->max_context);
+    for (uint32_t i = 0; i < mo->n_ropes; i++) {
+        must(mo->rope[i].dims > 0 && mo->rope[i].dims <= mo->head_dim && mo->rope[i].dims % 2 == 0);
+        turn(&mo->rope[i], 64);
+        turn(&mo->rope[i], mo->max_context);
+    }
+    for (uint32_t i = 0; i < mo->n_layers; i++) must(mo->layers[i].rope < (int)mo->n_ropes);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)

@@ -20,7 +20,7 @@ static uint64_t touch(const gguf *g)
         double f = 0;
         bool b = false;
         gguf_string s = {0};
-        sum += gguf_u64(g, key, &u) + gguf_f64(g, key, &f) + gguf_bool(g, key, &b);
+        sum += (uint64_t)gguf_u64(g, key, &u) + gguf_f64(g, key, &f) + gguf_bool(g, key, &b);
         if (gguf_text(g, key, &s))
             for (uint64_t j = 0; j < s.bytes; j++) sum += (unsigned char)s.data[j];
         if (gguf_text_array(g, key, &count)) {
