@@ -17,6 +17,15 @@ INLINE uint32_t packed_code_bytes(const packed_kind kind)
     return kind == PACKED_BF16_3 ? 24 : kind == PACKED_BF16_4 ? 32 : 48;
 }
 
+/* Bytes of R rows that are asked for in the time of a block: codes, low bytes and a share of what stands before them. */
+INLINE uint32_t packed_ahead(const packed_kind kind, const uint32_t R)
+{
+    return (R * (packed_code_bytes(kind) + PACKED_BLOCK + 4) + LINE - 1) / LINE * LINE;
+}
+
+/* Keeps a place to be counted on as it is written: compilers make a pointer of each row's, more than there are registers. */
+#define HIDE(p) __asm__("" : "+r"(p))
+
 /* The places of block number `block`, a multiple of PACKED_BLOCKS_IN_SECTION. */
 PACKED INLINE packed_row packed_begin(const packed_kind kind, weight_row row, uint64_t block)
 {
@@ -54,27 +63,35 @@ PACKED INLINE void packed_block(const packed_kind kind, const dots_args *a, uint
                                 const uint32_t N)
 {
     v16 acc[MAX_PANEL][MAX_TILE];
-    packed_row row[MAX_PANEL];
-    UNROLL for (uint32_t r = 0; r < R; r++) row[r] =
-        packed_begin(kind, weight_row_at(a->w, a->row_bytes, a->row0 + r0 + r), 0);
+    const uint8_t *escapes[MAX_PANEL];
+    const uint64_t bytes = a->row_bytes;
+    packed_row row = packed_begin(kind, weight_row_at(a->w, bytes, a->row0 + r0), 0);
+    UNROLL for (uint32_t r = 0; r < R; r++) escapes[r] = row.escapes + r * bytes;
     UNROLL for (uint32_t r = 0; r < R; r++) UNROLL for (uint32_t t = 0; t < N; t++) acc[r][t] = v16_zero();
     const float *x = a->x + (size_t)t0 * LANES;
     size_t step = (size_t)a->n * LANES;
-    for (uint64_t b = a->w->cols / PACKED_BLOCK; b; b--, x += 4 * step) {
+    const uint32_t ahead = packed_ahead(kind, R);
+    const uint8_t *next = row.palette + R * bytes;
+    for (uint64_t b = a->w->cols / PACKED_BLOCK; b; b--, x += 4 * step, next += ahead) {
+        UNROLL for (uint32_t i = 0; i < ahead; i += LINE) __builtin_prefetch(next + i, 0, 2);
         UNROLL for (uint32_t r = 0; r < R; r++)
         {
             v16 w[4];
-            __builtin_prefetch(row[r].low + PREFETCH_BYTES);
-            __builtin_prefetch(row[r].codes + PREFETCH_BYTES / 2);
-            packed_next(kind, &row[r], w);
+            packed_row p = {row.palette + r * bytes, escapes[r], row.codes + r * bytes, row.low + r * bytes};
+            escapes[r] += packed_numbers(kind, &p, w);
             UNROLL for (uint32_t i = 0; i < 4; i++) UNROLL for (uint32_t t = 0; t < N; t++) acc[r][t] =
                 v16_fma(w[i], v16_load(x + i * step + LANES * t), acc[r][t]);
         }
+        row.codes += packed_code_bytes(kind);
+        row.low += PACKED_BLOCK;
+        HIDE(row.codes);
+        HIDE(row.low);
     }
     uint32_t rest = (uint32_t)(a->w->cols % PACKED_BLOCK);
     for (uint32_t r = 0; rest && r < R; r++) {
         float w[PACKED_BLOCK];
-        packed_last(kind, &row[r], rest, w);
+        packed_row p = {row.palette + r * bytes, escapes[r], row.codes + r * bytes, row.low + r * bytes};
+        packed_last(kind, &p, rest, w);
         for (uint32_t i = 0; i * LANES < rest; i++)
             for (uint32_t t = 0; t < N; t++)
                 acc[r][t] = v16_fma(v16_load(w + i * LANES), v16_load(x + i * step + LANES * t), acc[r][t]);
