@@ -1,14 +1,14 @@
 /* The survey: the fullest row of each tensor, and with it the form in which it is least.
  *
- * Owns a few threads that each take the next rows, read them and count. Rows of a packed tensor have one length, that of
+ * Owns the counts, made by a crew whose members each take the next rows and read them. Rows of a packed tensor have one length, that of
  * the fullest, so that a row's place needs no index; the price is to read the tensors twice. Promises a result that
  * depends on neither threads nor buffers: it is a largest value. A tensor for which no form is left (an f32 that is no
  * widened half, bits without any pattern) is not read further. */
 #include "store/survey.h"
 
 #include <string.h>
-#include <time.h>
 
+#include "store/crew.h"
 #include "store/flow.h"
 #include "store/recode.h"
 #include "store/sources.h"
@@ -23,6 +23,17 @@ typedef struct state { /* of a tensor, or of those like it */
     uint64_t most[FORMS]; /* found so far; more than room: out */
 } state;
 
+typedef struct stretch { /* rows of an item */
+    size_t item;
+    uint64_t row, rows;
+    uint64_t most[FORMS]; /* found in them, and before */
+} stretch;
+
+typedef struct surveyor {   /* what one thread has */
+    uint8_t *bounce, *half; /* [buffer + two pages], [2 columns] */
+    stretch at;
+} surveyor;
+
 typedef struct survey {
     const store_job *job;
     const survey_item *items;
@@ -30,26 +41,10 @@ typedef struct survey {
     state *states; /* [n]; used: those of the first of their like */
     sources sources;
     size_t buffer; /* bytes of a thread's, without two pages and a row of halves */
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
+    surveyor workers[FLOW_THREADS];
     size_t next; /* item, and row of it, that nobody has taken */
     uint64_t next_row, done, total, bytes;
-    uint32_t running;
-    bool stop;
-    lamina_status status;
-    lamina_error error;
 } survey;
-
-typedef struct surveyor {
-    survey *s;
-    uint8_t *bounce, *half; /* [buffer + two pages], [2 columns] */
-    pthread_t thread;
-} surveyor;
-
-typedef struct stretch { /* rows of an item */
-    size_t item;
-    uint64_t row, rows;
-} stretch;
 
 /* ---- one tensor -------------------------------------------------------------------------------------------------- */
 
@@ -115,123 +110,59 @@ static void count_row(const state *t, dtype type, const uint8_t *row, uint8_t *h
 
 /* ---- the threads ------------------------------------------------------------------------------------------------- */
 
-/* The next rows of the next tensor that has a form left; false: none is. The lock is held. */
-static bool take(survey *s, stretch *out)
+/* The next rows of the next tensor that has a form left. */
+static bool take(void *user, uint32_t worker)
 {
+    survey *s = user;
     for (; s->next < s->n; s->next++, s->next_row = 0) {
         const state *t = &s->states[s->items[s->next].like];
         uint64_t left = image_rows(s->items[s->next].t) - s->next_row, most = s->buffer / t->source_row;
         if (!any_open(t)) s->done += left * t->source_row;
         if (!any_open(t) || left == 0) continue;
-        *out = (stretch){.item = s->next, .row = s->next_row, .rows = left < most ? left : most};
-        s->next_row += out->rows;
+        stretch *x = &s->workers[worker].at;
+        *x = (stretch){.item = s->next, .row = s->next_row, .rows = left < most ? left : most};
+        memcpy(x->most, t->most, sizeof x->most);
+        s->next_row += x->rows;
         return true;
     }
     return false;
 }
 
-static lamina_status count_stretch(surveyor *w, const stretch *x, uint64_t *most, lamina_error *err)
+static lamina_status count_stretch(void *user, uint32_t worker, lamina_error *err)
 {
-    survey *s = w->s;
+    survey *s = user;
+    surveyor *w = &s->workers[worker];
+    stretch *x = &w->at;
     const tensor *t = s->items[x->item].t;
     const state *a = &s->states[s->items[x->item].like];
     const uint8_t *at;
     TRY(sources_read(&s->sources, t->file, t->offset + x->row * a->source_row, (size_t)(x->rows * a->source_row),
                      w->bounce, &at, err));
-    for (uint64_t i = 0; i < x->rows; i++) count_row(a, t->type, at + i * a->source_row, w->half, most);
+    for (uint64_t i = 0; i < x->rows; i++) count_row(a, t->type, at + i * a->source_row, w->half, x->most);
     return LAMINA_OK;
 }
 
-static void *work(void *arg)
+static void add_stretch(void *user, uint32_t worker)
 {
-    surveyor *w = arg;
-    survey *s = w->s;
-    stretch x;
-    pthread_mutex_lock(&s->lock);
-    while (!s->stop && take(s, &x)) {
-        state *t = &s->states[s->items[x.item].like];
-        uint64_t most[FORMS];
-        lamina_error error = {0};
-        memcpy(most, t->most, sizeof most);
-        pthread_mutex_unlock(&s->lock);
-        lamina_status status = count_stretch(w, &x, most, &error);
-        pthread_mutex_lock(&s->lock);
-        for (int i = 0; i < FORMS; i++)
-            if (most[i] > t->most[i]) t->most[i] = most[i];
-        s->done += x.rows * t->source_row;
-        s->bytes += x.rows * t->source_row;
-        if (status != LAMINA_OK && !s->stop) {
-            s->status = status;
-            s->error = error;
-            s->stop = true;
-        }
-    }
-    s->running--;
-    pthread_cond_signal(&s->changed);
-    pthread_mutex_unlock(&s->lock);
-    return NULL;
+    survey *s = user;
+    const stretch *x = &s->workers[worker].at;
+    state *t = &s->states[s->items[x->item].like];
+    for (int i = 0; i < FORMS; i++)
+        if (x->most[i] > t->most[i]) t->most[i] = x->most[i];
+    s->done += x->rows * t->source_row;
+    s->bytes += x->rows * t->source_row;
+}
+
+static void say(void *user, lamina_progress *p)
+{
+    const survey *s = user;
+    p->unit = s->items[s->next < s->n ? s->next : s->n - 1].t->name;
+    p->done = s->done;
+    p->total = s->total;
+    p->bytes = s->bytes;
 }
 
 /* ---- the caller -------------------------------------------------------------------------------------------------- */
-
-static lamina_status report(const survey *s, const lamina_progress *p, lamina_error *err)
-{
-    const store_job *job = s->job;
-    if (job->cancel && atomic_load(job->cancel)) return error_set(err, LAMINA_E_CANCELLED, "cancelled");
-    if (!job->progress || job->progress(job->progress_user, p)) return LAMINA_OK;
-    return error_set(err, LAMINA_E_CANCELLED, "cancelled by the caller");
-}
-
-/* Waits for the threads, reporting; the lock is held and let go for each report. */
-static void watch(survey *s, double began)
-{
-    while (s->running) {
-        lamina_error error = {0};
-        struct timespec until;
-        timespec_get(&until, TIME_UTC);
-        until.tv_nsec += 50 * 1000000;
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
-        pthread_cond_timedwait(&s->changed, &s->lock, &until);
-        lamina_progress p = {.phase = LAMINA_PHASE_SURVEY,
-                             .unit = s->items[s->next < s->n ? s->next : s->n - 1].t->name,
-                             .done = s->done,
-                             .total = s->total,
-                             .bytes = s->bytes,
-                             .seconds = os_seconds() - began};
-        pthread_mutex_unlock(&s->lock);
-        lamina_status status = report(s, &p, &error);
-        pthread_mutex_lock(&s->lock);
-        if (status == LAMINA_OK || s->stop) continue;
-        s->status = status;
-        s->error = error;
-        s->stop = true;
-    }
-}
-
-static void run(survey *s, uint8_t *buffers, size_t own)
-{
-    surveyor workers[FLOW_THREADS];
-    uint32_t n = 0;
-    double began = os_seconds();
-    pthread_mutex_lock(&s->lock);
-    for (; n < FLOW_THREADS && !s->stop; n++) {
-        uint8_t *bounce = buffers + n * own;
-        workers[n] = (surveyor){.s = s, .bounce = bounce, .half = bounce + s->buffer + (size_t)(2 * SOURCE_PAGE)};
-        int code = pthread_create(&workers[n].thread, NULL, work, &workers[n]);
-        char reason[128];
-        if (code) {
-            s->status = error_set(&s->error, LAMINA_E_IO, "cannot start a thread: %s",
-                                  os_error_text(code, reason, sizeof reason));
-            s->stop = true;
-            break;
-        }
-        s->running++;
-    }
-    watch(s, began);
-    pthread_mutex_unlock(&s->lock);
-    for (uint32_t i = 0; i < n; i++) pthread_join(workers[i].thread, NULL);
-}
 
 /* Divides the buffers among the threads. */
 static lamina_status divide(survey *s, uint64_t buffers, size_t *own, lamina_error *err)
@@ -263,14 +194,15 @@ static lamina_status run_survey(survey *s, uint64_t buffers, lamina_error *err)
     TRY(divide(s, buffers, &own, err));
     uint8_t *pages = mem_pages(m, MEM_OTHER, FLOW_THREADS * own, err);
     if (!pages) return NO_MEMORY(err);
-    pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->changed, NULL);
-    run(s, pages, own);
-    pthread_cond_destroy(&s->changed);
-    pthread_mutex_destroy(&s->lock);
+    for (uint32_t i = 0; i < FLOW_THREADS; i++) {
+        uint8_t *bounce = pages + i * own;
+        s->workers[i] = (surveyor){.bounce = bounce, .half = bounce + s->buffer + (size_t)(2 * SOURCE_PAGE)};
+    }
+    const crew_work work = {
+        .user = s, .phase = LAMINA_PHASE_SURVEY, .take = take, .work = count_stretch, .done = add_stretch, .say = say};
+    lamina_status status = crew_run(s->job, &work, FLOW_THREADS, err);
     mem_pages_free(m, MEM_OTHER, pages, FLOW_THREADS * own);
-    if (s->status != LAMINA_OK && err) *err = s->error;
-    return s->status;
+    return status;
 }
 
 lamina_status survey_packed(const store_job *job, const image *im, uint64_t buffers, const survey_item *items, size_t n,
