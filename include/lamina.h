@@ -77,10 +77,11 @@ typedef enum lamina_isa {
 typedef enum lamina_kv { LAMINA_KV_F32 = 0, LAMINA_KV_F16 } lamina_kv;
 
 typedef enum lamina_phase {
-    LAMINA_PHASE_PACK,   /* unit: the file being written; done, total: bytes */
-    LAMINA_PHASE_SURVEY, /* before packing by a dtype: unit: the tensor being read; done, total: bytes */
-    LAMINA_PHASE_VERIFY, /* unit: the file being read */
-    LAMINA_PHASE_PASS    /* unit: the layer; done, total: units of the pass; sent once a layer */
+    LAMINA_PHASE_PACK,      /* unit: the file being written; done, total: bytes */
+    LAMINA_PHASE_SURVEY,    /* before packing by a dtype: unit: the tensor being read; done, total: bytes */
+    LAMINA_PHASE_VERIFY,    /* unit: the file being read */
+    LAMINA_PHASE_CALIBRATE, /* before packing by a text: unit: the layer; done, total: units of all its passes */
+    LAMINA_PHASE_PASS       /* unit: the layer; done, total: units of the pass; sent once a layer */
 } lamina_phase;
 
 typedef struct lamina_progress {
@@ -333,8 +334,17 @@ typedef struct lamina_pack_options {
     /* What becomes of the weights' types; NULL: every tensor is copied bit for bit.
      *   "packed"    bf16, f16 and f32 that is widened from these, without loss in fewer bytes, where that is less
      *   "original"  what was packed as it was before, byte for byte
-     *   else        types of blocks, a pattern for each or none: "q4_k,layers[0-3]=q8_0,*.down=q6_k,head=packed" */
+     *   else        types of blocks, a pattern for each or none: "q4_k,layers[0-3]=q8_0,*.down=q6_k,head=packed";
+     *               "bits=4.5" (of each weight that no pattern names, on average) or "size=3500M" (of all tensors):
+     *               every matrix gets the type with which the answer changes least */
     const char *dtype;
+    /* Judges what is quantised, and the distribution of bits, by what the model makes of a text (UTF-8, some ten thousand
+     * tokens like those it will see), in passes over it within calibration_memory (bytes of the whole process; 0: what is
+     * free here less a margin): the engine must not have been started. NULL: by the weights alone. An interrupted
+     * packing that goes on does not read it again. */
+    const char *calibration;
+    size_t calibration_bytes;
+    uint64_t calibration_memory;
 } lamina_pack_options;
 
 enum { LAMINA_PACK_CHANGES = 16, LAMINA_PACK_WORST = 8 };

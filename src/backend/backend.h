@@ -159,6 +159,9 @@ typedef struct backend_ops {
     /* out[r] = max(sqrt(sum of squares of row r), 1e-12), r < n_rows. */
     void (*row_norms)(backend *b, const matrix_rows *w, float *out);
 
+    /* sums[c] += x[t][c]^2 in double, t ascending; sums [k] in host memory. */
+    void (*add_squares)(backend *b, const float *x, uint32_t n, uint64_t k, double *sums);
+
     void (*norm)(backend *b, const norm_args *a);
     void (*zero)(backend *b, float *x, uint64_t n);
     void (*add)(backend *b, float *x, const float *y, uint64_t n);                     /* x += y */

@@ -40,7 +40,10 @@ const command commands[CMD_COUNT] = {
         "Weights are copied bit for bit. With --dtype packed those of half precision take\n"
         "about 0.71 of the bytes (bf16) or 0.89 (f16) and compute the same bits; each row is\n"
         "decoded again and compared before it is written. --dtype original makes a store\n"
-        "of the first kind from one of the second.",
+        "of the first kind from one of the second.\n"
+        "Types of blocks (q8_0, q6_k, q5_k, q4_k, q4_0, nf4) round: what each matrix lost is\n"
+        "reported, and lamina eval --against measures what the model lost. --calibrate reads\n"
+        "a text with the model first, within --memory, to learn which errors cost most.",
         pack_command},
     [CMD_PLAN] = {"plan", "MODEL", "what a memory budget buys",
         "Every term of the plan: what is resident, what each pass reads, and the predicted\n"

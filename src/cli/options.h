@@ -71,7 +71,7 @@ typedef struct options {
     uint32_t threads;
     const char *ignore_config;
     /* one command's own */
-    const char *output, *dtype, *against, *logits_cache;
+    const char *output, *dtype, *calibrate, *against, *logits_cache;
     bool delete_original, last, tensors, brief;
     uint32_t stride, rounds, prompt_tokens;
     double seconds;

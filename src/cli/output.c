@@ -175,7 +175,11 @@ bool progress_show(void *progress, const lamina_progress *now)
     size_t at = n > 0 ? (size_t)n : 0;
     double rate = now->seconds > 0 ? (double)now->bytes / now->seconds : 0;
     double left = time_left(p, now, fraction);
-    if (now->phase == LAMINA_PHASE_PASS)
+    if (now->phase == LAMINA_PHASE_CALIBRATE)
+        snprintf(line + at, sizeof line - at, "calibrating %.60s  %.0f %%  %s%s%s", now->unit ? now->unit : "",
+                 100 * fraction, rate > 0 ? human_rate(rate).text : "no reading", left >= 0 ? "  left " : "",
+                 left >= 0 ? human_seconds(left).text : "");
+    else if (now->phase == LAMINA_PHASE_PASS)
         snprintf(line + at, sizeof line - at, "%.60s (%llu of %llu)  %s%s%s", now->unit ? now->unit : "",
                  (unsigned long long)now->done, (unsigned long long)now->total,
                  rate > 0 ? human_rate(rate).text : "no reading", left >= 0 ? "  left " : "",

@@ -18,7 +18,6 @@ static int buffer_share(const work *w, uint64_t *buffers)
         return fail("--memory: expected at least %s for packing this model, found %s",
                     human_bytes(taken + mebibyte).text, human_bytes(w->options->memory).text);
     *buffers = w->options->memory - taken;
-    if (*buffers > 64 * mebibyte) *buffers = 64 * mebibyte; /* more makes nothing faster */
     return EXIT_DONE;
 }
 
@@ -121,8 +120,16 @@ int pack_command(const options *o)
     work w;
     lamina_error err;
     lamina_pack_info info = {0};
-    lamina_pack_options pack = {.delete_original = o->delete_original, .dtype = o->dtype};
-    int code = work_open_or_resume(&w, o, &pack, &info);
+    lamina_pack_options pack = {
+        .delete_original = o->delete_original, .dtype = o->dtype, .calibration_memory = o->memory};
+    text_buffer text = {0};
+    int code = o->calibrate ? text_read_file(&text, o->calibrate) : EXIT_DONE;
+    if (code != EXIT_DONE) return code;
+    if (o->calibrate) {
+        pack.calibration = text.data ? text.data : "";
+        pack.calibration_bytes = text.n;
+    }
+    code = work_open_or_resume(&w, o, &pack, &info);
     if (code == EXIT_DONE && w.engine) code = buffer_share(&w, &pack.memory);
     if (code == EXIT_DONE && w.engine) {
         lamina_status status = lamina_pack(w.engine, o->output, &pack, &info, &err);
@@ -134,5 +141,6 @@ int pack_command(const options *o)
     }
     if (code == EXIT_DONE) code = report(&w, &info);
     work_close(&w);
+    text_free(&text);
     return code;
 }

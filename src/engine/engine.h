@@ -105,6 +105,7 @@ struct lamina_engine {
     experts *experts;          /* NULL: a dense model */
     unsigned char *embed_rows; /* the whole embedding as stored, if the plan keeps it; else NULL */
     candidate *candidates;     /* [vocab] for the sampler */
+    struct moments *moments;   /* while a text is looked at (calibrate.h); else NULL */
     uint32_t n_sessions;
     atomic_bool cancel;
     lamina_stats stats; /* the running part */
@@ -125,6 +126,9 @@ struct lamina_session {
 
 /* open.c */
 lamina_status engine_backend(lamina_engine *e, lamina_error *err); /* makes pool and backend once */
+
+/* Gives back what lamina_start() took; no session is open. It may be started again. */
+void engine_stop(lamina_engine *e);
 
 /* A stream over the engine's files in the order of its schedule. */
 lamina_status engine_stream(lamina_engine *e, uint64_t chunk, uint64_t ring, uint64_t pin_budget, bool tune,

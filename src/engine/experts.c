@@ -2,6 +2,7 @@
  * asked for at once; the shared expert is computed while the first arrive; each expert is applied to all rows that want
  * it, piece by piece as its matrices come. Outputs are kept apart until all are there and then summed for each row in
  * ascending order of experts, so that neither the order of arrival nor the company changes a bit. */
+#include "engine/calibrate.h"
 #include "engine/pass.h"
 
 /* ---- where experts lie -------------------------------------------------------------------------------------------- */
@@ -295,6 +296,7 @@ static void end_matrix(const visit *v, int part, float *y, uint32_t width)
     float *up = e->fused ? part_fused(v) : v->m->b->up;
     p->ops->gate(p->b, pass_act(p->mo->act), p->mo->act_limit, v->m->b->gate, up, (uint64_t)v->rows * e->ffn);
     pass_input(p, v->m->b->gate, e->ffn);
+    if (p->e->moments) moments_add(p, &v->m->l->experts[v->id].w[EXPERT_MATRICES - 1], v->m->b->gate, v->rows, e->ffn);
 }
 
 static matrix_rows rows_of(const visit *v, const weight *w, const expert_piece *piece)

@@ -3,6 +3,7 @@
  *
  * A row's result depends on the tokens before it only: every operation works row by row in a fixed order of sums, so
  * how rows are grouped into passes, and with whose, does not change a bit. */
+#include "engine/calibrate.h"
 #include "engine/pass.h"
 
 void pass_input(pass *p, const float *x, uint64_t k)
@@ -12,11 +13,16 @@ void pass_input(pass *p, const float *x, uint64_t k)
     p->packed = false;
 }
 
+static const weight *weight_of(const pass *p, const pass_matrix *m, const stream_matrix *s)
+{
+    return s->layer < 0 ? model_end(p->mo, m->role) : &p->mo->layers[s->layer].w[m->role];
+}
+
 /* What a kernel must know of the rows of a chunk. */
 static matrix_rows rows_of(const pass *p, const pass_matrix *m, const stream_matrix *s, const stream_chunk *c)
 {
     matrix_rows w = {.type = m->type, .data = c->data, .n_rows = c->n_rows, .cols = m->cols, .row_bytes = s->row_bytes};
-    const weight *of = s->layer < 0 ? model_end(p->mo, m->role) : &p->mo->layers[s->layer].w[m->role];
+    const weight *of = weight_of(p, m, s);
     w.scales = s->layer < 0 ? p->e->vectors.head_scales : p->e->vectors.layers[s->layer].v[m->role];
     w.scales_stride = of->grid.stride;
     w.scale_rows = of->grid.rows;
@@ -41,6 +47,7 @@ lamina_status pass_product(pass *p, uint32_t n, float *y, uint64_t stride)
     lamina_engine *e = p->e;
     const pass_matrix *m = &e->schedule.matrix[p->matrix];
     const stream_matrix *s = &e->schedule.stream[p->matrix];
+    if (e->moments) moments_add(p, weight_of(p, m, s), p->input, n, p->input_k);
     if (m->transposed && stride == m->cols) p->ops->zero(p->b, y, n * stride);
     for (uint64_t done = 0; done < s->rows;) {
         stream_chunk c;
@@ -243,6 +250,15 @@ static lamina_status head(pass *p, deliver_fn deliver, void *user)
     return LAMINA_OK;
 }
 
+/* What the head would be applied to, were all rows wanted. */
+static void look_at_head(pass *p)
+{
+    const vectors *v = &p->e->vectors;
+    activations *a = p->a;
+    pass_norm(p, a->x, (norm_weights){.w = v->final_norm, .bias = v->final_norm_bias}, p->n, p->mo->hidden, a->t);
+    moments_add(p, model_end(p->mo, ROLE_HEAD), a->t, p->n, p->mo->hidden);
+}
+
 static lamina_status report(pass *p, uint32_t layers_done)
 {
     lamina_engine *e = p->e;
@@ -275,6 +291,7 @@ static lamina_status run(pass *p, deliver_fn deliver, void *user)
         TRY(pass_feed_forward(p, i));
     }
     TRY(report(p, p->mo->n_layers));
+    if (p->e->moments) look_at_head(p);
     TRY(head(p, deliver, user));
     stream_chunk none;
     bool more; /* asking once more gives the last chunk back: from here on the next pass is read */

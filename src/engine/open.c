@@ -125,6 +125,13 @@ static void give_back(lamina_engine *e)
     vectors_free(e);
 }
 
+void engine_stop(lamina_engine *e)
+{
+    give_back(e);
+    memory_set_limit(e->m, 0);
+    e->started = false;
+}
+
 void lamina_close(lamina_engine *e)
 {
     if (!e) return;
@@ -222,11 +229,7 @@ lamina_status lamina_start(lamina_engine *e, const lamina_budget *budget, lamina
     TRY(status);
     plan_limit(e, e->plan.budget_bytes);
     status = take_all(e, budget, err);
-    if (status != LAMINA_OK) {
-        give_back(e);
-        memory_set_limit(e->m, 0);
-        return status;
-    }
-    e->started = true;
-    return LAMINA_OK;
+    e->started = status == LAMINA_OK;
+    if (status != LAMINA_OK) engine_stop(e);
+    return status;
 }

@@ -1,6 +1,5 @@
 /* Packing and verifying, on behalf of an opened engine. */
-#include "engine/engine.h"
-#include "store/store.h"
+#include "engine/calibrate.h"
 
 static store_job job_of(lamina_engine *e)
 {
@@ -15,6 +14,14 @@ static lamina_status finish(lamina_engine *e, lamina_status status)
     return status;
 }
 
+static bool fill_calibration(const lamina_pack_options *options, store_calibration *c)
+{
+    if (!options || !options->calibration) return false;
+    c->text = options->calibration;
+    c->bytes = options->calibration_bytes;
+    return true;
+}
+
 lamina_status lamina_pack(lamina_engine *e, const char *store_path, const lamina_pack_options *options,
                           lamina_pack_info *info, lamina_error *err)
 {
@@ -22,7 +29,16 @@ lamina_status lamina_pack(lamina_engine *e, const char *store_path, const lamina
         return error_set(err, LAMINA_E_USAGE, "%s: has no weights to pack", e->path);
     if (!store_path || !*store_path) return error_set(err, LAMINA_E_USAGE, "no path for the store was given");
     store_job job = job_of(e);
-    return finish(e, store_pack(e->model, e->tok, store_path, options, &job, info, err));
+    calibration_run run = {.e = e};
+    store_calibration calibration = {.run = calibrate, .user = &run};
+    bool calibrates = fill_calibration(options, &calibration);
+    if (calibrates) {
+        run.text = calibration.text;
+        run.bytes = calibration.bytes;
+        run.memory = options->calibration_memory;
+    }
+    return finish(e,
+                  store_pack(e->model, e->tok, store_path, options, calibrates ? &calibration : NULL, &job, info, err));
 }
 
 lamina_status lamina_pack_resume(const char *store_path, const char *source_path, const lamina_options *options,
@@ -38,7 +54,10 @@ lamina_status lamina_pack_resume(const char *store_path, const char *source_path
         job.progress = options->progress;
         job.progress_user = options->progress_user;
     }
-    lamina_status status = store_pack_resume(store_path, source_path, pack, &job, info, err);
+    store_calibration calibration = {0}; /* to be compared, not run */
+    bool calibrates = fill_calibration(pack, &calibration);
+    lamina_status status =
+        store_pack_resume(store_path, source_path, pack, calibrates ? &calibration : NULL, &job, info, err);
     (void)memory_free(m);
     return status;
 }

@@ -88,7 +88,8 @@ static lamina_status divide(flow *f, uint64_t buffers, lamina_error *err)
         return error_set(err, LAMINA_E_BUDGET, "memory: %llu bytes of buffers, packing needs at least %llu",
                          (unsigned long long)buffers, (unsigned long long)least);
     uint64_t block = (buffers - FLOW_THREADS * own) / (SLOTS + FLOW_THREADS) / PAGE * PAGE;
-    if (block > LARGEST_BLOCK && row <= LARGEST_BLOCK) block = LARGEST_BLOCK;
+    uint64_t most = row <= LARGEST_BLOCK ? LARGEST_BLOCK : (row + PAGE - 1) / PAGE * PAGE; /* more is no faster */
+    if (block > most) block = most;
     f->block = (size_t)block;
     f->scratch = (size_t)own - 2 * PAGE;
     f->buffers_bytes = (size_t)((SLOTS + FLOW_THREADS) * block + FLOW_THREADS * own);

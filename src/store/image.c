@@ -9,6 +9,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <xxhash.h>
 
 lamina_status image_new(memory *m, const char *path, image **out, lamina_error *err)
 {
@@ -34,6 +35,7 @@ void image_free(image *im)
     mem_free(im->m, im->sources);
     mem_free(im->m, im->files);
     mem_free(im->m, im->tensors);
+    mem_free(im->m, im->importance);
     arena_free(im->strings);
     mem_free(im->m, im);
 }
@@ -72,6 +74,12 @@ static lamina_status place(layout *l, size_t index)
     d->t = *t;
     d->from = t->type;
     d->from_row_bytes = t->row_bytes;
+    d->importance = to->importance;
+    d->importance_offset = IMPORTANCE_NONE;
+    if (to->importance) {
+        d->importance_offset = im->n_importance;
+        im->n_importance += image_columns(t);
+    }
     if (to->type != t->type || to->row_bytes != t->row_bytes) {
         uint64_t rows = image_rows(t);
         d->t.type = to->type;
@@ -194,7 +202,7 @@ static lamina_status name_source(layout *l)
     return LAMINA_OK;
 }
 
-static lamina_status begin_image(layout *l, image_tokenizer tok, const char *spec)
+static lamina_status begin_image(layout *l, image_tokenizer tok, image_request request)
 {
     image *im = l->im;
     const checkpoint *c = l->c;
@@ -206,8 +214,9 @@ static lamina_status begin_image(layout *l, image_tokenizer tok, const char *spe
     im->sources = mem_array(m, MEM_MODEL, c->n_files, sizeof *im->sources, l->err);
     im->files = im->sources ? mem_array(m, MEM_MODEL, (size_t)l->from->n_layers + 4, sizeof *im->files, l->err) : NULL;
     if (!im->family || !im->files) return NO_MEMORY(l->err);
-    if (spec) im->dtype = arena_strndup(im->strings, spec, strlen(spec), l->err);
-    if (spec && !im->dtype) return NO_MEMORY(l->err);
+    im->calibration = request.calibration;
+    if (request.spec) im->dtype = arena_strndup(im->strings, request.spec, strlen(request.spec), l->err);
+    if (request.spec && !im->dtype) return NO_MEMORY(l->err);
     TRY(name_source(l));
     if (tok.bytes) {
         TRY(add_file(l, STORE_TOKENIZER));
@@ -218,7 +227,7 @@ static lamina_status begin_image(layout *l, image_tokenizer tok, const char *spe
     return LAMINA_OK;
 }
 
-lamina_status image_begin(memory *m, const model *from, const char *path, image_tokenizer tok, const char *spec,
+lamina_status image_begin(memory *m, const model *from, const char *path, image_tokenizer tok, image_request request,
                           image **out, lamina_error *err)
 {
     const checkpoint *c = from->source;
@@ -227,12 +236,29 @@ lamina_status image_begin(memory *m, const model *from, const char *path, image_
         return error_set(err, LAMINA_E_USAGE, "%s: a configuration without weights cannot be packed", c->path);
     layout l = {.from = from, .c = c, .err = err};
     TRY(image_new(m, path, &l.im, err));
-    lamina_status status = begin_image(&l, tok, spec);
+    lamina_status status = begin_image(&l, tok, request);
     if (status != LAMINA_OK) {
         image_free(l.im);
         return status;
     }
     *out = l.im;
+    return LAMINA_OK;
+}
+
+/* Takes the columns' importance to where it stays. */
+static lamina_status keep_importance(image *im, lamina_error *err)
+{
+    if (!im->n_importance) return LAMINA_OK;
+    im->importance = mem_array(im->m, MEM_OTHER, (size_t)im->n_importance, sizeof *im->importance, err);
+    if (!im->importance) return NO_MEMORY(err);
+    for (size_t i = 0; i < im->n_tensors; i++) {
+        image_tensor *x = &im->tensors[i];
+        if (!x->importance) continue;
+        float *own = im->importance + x->importance_offset;
+        memcpy(own, x->importance, image_columns(&x->t) * sizeof *own);
+        x->importance = own;
+    }
+    im->importance_xxh3 = XXH3_64bits(im->importance, im->n_importance * sizeof *im->importance);
     return LAMINA_OK;
 }
 
@@ -248,5 +274,5 @@ lamina_status image_lay_out(image *im, const model *from, const image_target *ta
     if (status == LAMINA_OK && (im->n_files > STORE_MAX_FILES || im->n_tensors > STORE_MAX_TENSORS))
         return error_set(err, LAMINA_E_UNSUPPORTED, "%s: %u files and %zu tensors are more than a store holds", c->path,
                          im->n_files, im->n_tensors);
-    return status;
+    return status == LAMINA_OK ? keep_importance(im, err) : status;
 }

@@ -8,11 +8,12 @@
 #include "base/os_files.h"
 #include "store/store.h"
 
-#define STORE_MANIFEST  "manifest.json"
-#define STORE_DRAFT     "pack.json"
-#define STORE_JOURNAL   "pack.journal"
-#define STORE_TOKENIZER "tokenizer.lamina"
-#define STORE_LAYERS    "layers"
+#define STORE_MANIFEST   "manifest.json"
+#define STORE_DRAFT      "pack.json"
+#define STORE_JOURNAL    "pack.journal"
+#define STORE_TOKENIZER  "tokenizer.lamina"
+#define STORE_IMPORTANCE "pack.importance"
+#define STORE_LAYERS     "layers"
 
 enum {
     STORE_VERSION = 1,
@@ -48,10 +49,14 @@ typedef struct image_tensor {
     uint32_t source;
     uint64_t source_offset;
     dtype from;
-    uint64_t from_row_bytes; /* of packed types, else 0 */
+    uint64_t from_row_bytes;    /* of packed types, else 0 */
+    const float *importance;    /* [columns] of what is quantised; NULL: none, or not read yet */
+    uint64_t importance_offset; /* draft only: where it begins in STORE_IMPORTANCE, in f32; IMPORTANCE_NONE: none */
     /* while packing: of the rows quantised so far the sums of (x - quantised)^2 and of x^2 */
     double error, power;
 } image_tensor;
+
+#define IMPORTANCE_NONE UINT64_MAX
 
 static inline uint64_t image_columns(const tensor *t)
 {
@@ -85,7 +90,11 @@ typedef struct image {
     const char *source_kind;     /* "huggingface", "gguf" or "store" */
     const char *source_path;     /* draft only: absolute */
     const char *dtype;           /* the SPEC that it was packed by; NULL: none, all was copied */
+    uint64_t calibration;        /* XXH3-64 of the text that its types and roundings were judged by; 0: none */
     json_t *config, *generation; /* generation may be NULL */
+    /* draft only: what STORE_IMPORTANCE holds, f32 one tensor after the other; n 0: there is no such file */
+    uint64_t n_importance, importance_xxh3;
+    float *importance; /* [n_importance]; NULL: not read yet */
     uint32_t n_sources, n_files;
     image_source *sources;
     image_file *files; /* the tokenizer first, if there is one; then in the order of the pass */
@@ -99,17 +108,24 @@ void image_free(image *im); /* NULL is allowed */
 /* What a tensor of the source becomes. */
 typedef struct image_target {
     dtype type;
-    uint64_t row_bytes; /* of packed types */
-    dtype of;           /* of packed types */
+    uint64_t row_bytes;      /* of packed types */
+    dtype of;                /* of packed types */
+    const float *importance; /* [columns] of what is quantised; NULL: none; it need not outlive image_lay_out() */
 } image_target;
 
 typedef struct image_tokenizer {
     uint64_t bytes, xxh3; /* bytes 0: none */
 } image_tokenizer;
 
+/* What the bytes of a store follow from, beside the model. */
+typedef struct image_request {
+    const char *spec;     /* NULL: none */
+    uint64_t calibration; /* 0: none */
+} image_request;
+
 /* The beginnings of what packing `from` into the folder `path` gives: all but the layer files and the tensors, so all that
- * FORM_WORK says. spec may be NULL. */
-lamina_status image_begin(memory *m, const model *from, const char *path, image_tokenizer tok, const char *spec,
+ * FORM_WORK says. */
+lamina_status image_begin(memory *m, const model *from, const char *path, image_tokenizer tok, image_request request,
                           image **out, lamina_error *err);
 /* The rest: units, order, sizes, offsets. targets [from->source->n_tensors]. Reads no weights. */
 lamina_status image_lay_out(image *im, const model *from, const image_target *targets, lamina_error *err);

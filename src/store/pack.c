@@ -2,10 +2,11 @@
  *
  * Owns the order of events, which is what makes it safe to be killed at any byte:
  *
- *   1 tokenizer.lamina      2 pack.json (the draft)      3 pack.journal
+ *   1 tokenizer.lamina, pack.importance (of what is quantised by a text)
+ *   2 pack.json (the draft)      3 pack.journal
  *   4 layers: each to NAME.part, synced, renamed, recorded in the journal
  *   5 with delete_original, as soon as all that came from a source is written: read back, recorded, source removed
- *   6 manifest.json         7 pack.journal and pack.json removed
+ *   6 manifest.json              7 pack.journal, pack.importance, pack.json removed
  *
  * A store without manifest is incomplete and known to be. Promises that the bytes of two models never mix: the draft
  * names its sources by name, size and time of change and every tensor by its place in them, and a packing that would
@@ -23,6 +24,7 @@
 typedef struct packing {
     const store_job *job;
     const lamina_pack_options *options;
+    const store_calibration *calibration;
     const char *path;
     image *im;
     journal j;
@@ -68,9 +70,9 @@ lamina_status store_replace(memory *m, const char *folder, const char *name, con
 /* Nothing but what an interrupted packing leaves before its draft. */
 static lamina_status only_ours(void *user, const char *name, lamina_error *err)
 {
-    static const char *const ours[] = {STORE_LAYERS,  STORE_TOKENIZER,       STORE_TOKENIZER ".part",
-                                       STORE_JOURNAL, STORE_JOURNAL ".part", STORE_DRAFT ".part",
-                                       STORE_DRAFT,   STORE_MANIFEST ".part"};
+    static const char *const ours[] = {
+        STORE_LAYERS,        STORE_TOKENIZER, STORE_TOKENIZER ".part", STORE_JOURNAL,    STORE_JOURNAL ".part",
+        STORE_DRAFT ".part", STORE_DRAFT,     STORE_MANIFEST ".part",  STORE_IMPORTANCE, STORE_IMPORTANCE ".part"};
     for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
         if (strcmp(name, ours[i]) == 0) return LAMINA_OK;
     return error_set(err, LAMINA_E_USAGE, "%s: is not empty (it has \"%s\"): a store wants a folder of its own",
@@ -269,6 +271,39 @@ static lamina_status checksum(const image *im, image_form form, uint64_t *sum, l
     return status;
 }
 
+/* The columns' importance as an earlier run left it, where something is still to be quantised. */
+static lamina_status recall_importance(packing *p, lamina_error *err)
+{
+    image *im = p->im;
+    char *data = NULL;
+    size_t bytes = 0, expected = (size_t)im->n_importance * sizeof *im->importance;
+    if (!im->n_importance || im->importance || !p->to_write) return LAMINA_OK;
+    char *path = store_join(im->m, p->path, STORE_IMPORTANCE, err);
+    if (!path) return NO_MEMORY(err);
+    lamina_status status = os_read_file(im->m, path, expected + 1, &data, &bytes, err);
+    if (status == LAMINA_OK && (bytes != expected || XXH3_64bits(data, bytes) != im->importance_xxh3))
+        status = error_set(err, LAMINA_E_CORRUPT, "%s: is not what was written there: remove the store and pack again",
+                           path);
+    mem_free(im->m, path);
+    if (status == LAMINA_OK) im->importance = mem_alloc(im->m, MEM_OTHER, expected, err);
+    if (status == LAMINA_OK && !im->importance) status = NO_MEMORY(err);
+    if (status == LAMINA_OK) memcpy(im->importance, data, expected);
+    mem_free(im->m, data);
+    TRY(status);
+    for (size_t i = 0; i < im->n_tensors; i++) {
+        image_tensor *x = &im->tensors[i];
+        if (x->importance_offset != IMPORTANCE_NONE) x->importance = im->importance + x->importance_offset;
+    }
+    return LAMINA_OK;
+}
+
+/* What the caller gave for buffers, less what is held beside them; 0: it gave nothing. */
+static uint64_t buffers_beside(const packing *p, uint64_t held)
+{
+    uint64_t given = p->options->memory;
+    return !given ? 0 : given > held ? given - held : 1;
+}
+
 /* Steps 3 to 7: the draft stands. */
 static lamina_status finish_store(packing *p, lamina_error *err)
 {
@@ -281,11 +316,14 @@ static lamina_status finish_store(packing *p, lamina_error *err)
     TRY(sweep(p, im, err));
     TRY(check_sources(p, err));
     TRY(check_space(p, err));
-    TRY(flow_new(p->job, p->options->memory, im, &p->j, &p->f, err));
+    TRY(recall_importance(p, err));
+    TRY(flow_new(p->job, buffers_beside(p, im->importance ? im->n_importance * sizeof *im->importance : 0), im, &p->j,
+                 &p->f, err));
     TRY(write_layers(p, err));
     TRY(put_text(p, STORE_MANIFEST, FORM_MANIFEST, err));
     journal_close(&p->j);
     TRY(drop(p, STORE_JOURNAL, err));
+    if (im->n_importance) TRY(drop(p, STORE_IMPORTANCE, err));
     TRY(drop(p, STORE_DRAFT, err));
     return os_sync_dir(p->path, err);
 }
@@ -303,6 +341,13 @@ static lamina_status index_sources(packing *p, lamina_error *err)
 
 /* ---- beginning ------------------------------------------------------------------------------------------------ */
 
+/* How the image names a text. */
+static uint64_t name_of(const store_calibration *c)
+{
+    uint64_t sum = c ? XXH3_64bits(c->text, c->bytes) : 0;
+    return c && !sum ? 1 : sum;
+}
+
 /* Has an earlier, different packing anything to show for itself? */
 static lamina_status refuse_other(const packing *p, image *old, lamina_error *err)
 {
@@ -313,10 +358,11 @@ static lamina_status refuse_other(const packing *p, image *old, lamina_error *er
     TRY(journal_open(&j, old, sum, p->job, &begun, err));
     journal_close(&j);
     if (!begun) return sweep(p, old, err);
-    return error_set(err, LAMINA_E_USAGE,
-                     "%s: holds an unfinished store of another model, of other files or by another --dtype (%s, %s): "
-                     "finish that, or remove it",
-                     p->path, old->source_path, old->dtype ? old->dtype : "none");
+    return error_set(
+        err, LAMINA_E_USAGE,
+        "%s: holds an unfinished store of another model, of other files or by another --dtype or --calibrate (%s, %s): "
+        "finish that, or remove it",
+        p->path, old->source_path, old->dtype ? old->dtype : "none");
 }
 
 static lamina_status keep(const image *im, const char *s, const char **out, lamina_error *err)
@@ -395,16 +441,42 @@ static lamina_status sync_parent(packing *p, lamina_error *err)
     return status;
 }
 
-/* Lays the store out, which for some types wants a look at every weight. */
+static uint64_t moments_bytes(const model *from, float *const *moments)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; moments && i < from->source->n_tensors; i++)
+        if (moments[i]) bytes += image_columns(&from->source->tensors[i]) * sizeof **moments;
+    return bytes;
+}
+
+/* Lays the store out, which for some types wants a look at every weight, and what a text makes of them. */
 static lamina_status lay_out(packing *p, const model *from, lamina_error *err)
 {
     memory *m = p->job->m;
-    image_target *targets = mem_array(m, MEM_OTHER, from->source->n_tensors, sizeof *targets, err);
-    if (!targets) return NO_MEMORY(err);
-    lamina_status status = targets_choose(p->job, p->im, from, p->options->dtype, p->options->memory, targets, err);
+    size_t n = from->source->n_tensors;
+    const store_calibration *c = p->calibration;
+    float **moments = c ? mem_array(m, MEM_OTHER, n, sizeof *moments, err) : NULL;
+    image_target *targets = c && !moments ? NULL : mem_array(m, MEM_OTHER, n, sizeof *targets, err);
+    lamina_status status = targets ? LAMINA_OK : NO_MEMORY(err);
+    if (status == LAMINA_OK && c) status = c->run(c->user, moments, err);
+    if (status == LAMINA_OK)
+        status = targets_choose(p->job, p->im, from, p->options->dtype, (const float *const *)moments,
+                                buffers_beside(p, moments_bytes(from, moments)), targets, err);
     if (status == LAMINA_OK) status = image_lay_out(p->im, from, targets, err);
+    for (size_t i = 0; moments && i < n; i++) mem_free(m, moments[i]);
+    mem_free(m, moments);
     mem_free(m, targets);
     return status;
+}
+
+/* Step 1. */
+static lamina_status put_first(packing *p, bool resumed, const void *tok, size_t tok_bytes, lamina_error *err)
+{
+    const image *im = p->im;
+    if (tok) TRY(store_replace(p->job->m, p->path, STORE_TOKENIZER, tok, tok_bytes, p->job, err));
+    if (resumed || !im->n_importance) return LAMINA_OK;
+    return store_replace(p->job->m, p->path, STORE_IMPORTANCE, im->importance,
+                         (size_t)im->n_importance * sizeof *im->importance, p->job, err);
 }
 
 static lamina_status begin(packing *p, const model *from, const void *tok, size_t tok_bytes, lamina_error *err)
@@ -421,7 +493,7 @@ static lamina_status begin(packing *p, const model *from, const void *tok, size_
     mem_free(p->job->m, layers);
     TRY(status);
     TRY(sync_parent(p, err));
-    if (tok) TRY(store_replace(p->job->m, p->path, STORE_TOKENIZER, tok, tok_bytes, p->job, err));
+    TRY(put_first(p, resumed, tok, tok_bytes, err));
     p->made_folder = false;
     return resumed && !moved ? LAMINA_OK : put_text(p, STORE_DRAFT, FORM_DRAFT, err);
 }
@@ -534,6 +606,9 @@ static lamina_status resume(packing *p, const char *source, lamina_error *err)
     if (asked && (!begun || strcmp(asked, begun) != 0))
         return error_set(err, LAMINA_E_USAGE, "%s: was begun with --dtype %s, not %.200s", p->path,
                          begun ? begun : "none", asked);
+    if (p->calibration && name_of(p->calibration) != p->im->calibration)
+        return error_set(err, LAMINA_E_USAGE, "%s: was begun %s", p->path,
+                         p->im->calibration ? "with another text to --calibrate" : "without --calibrate");
     TRY(index_sources(p, err));
     return finish_store(p, err);
 }
@@ -561,21 +636,23 @@ static lamina_status was_deleting(const packing *p, const char *from, bool *was,
 static lamina_status pack_model(packing *p, const model *from, const void *tok, size_t tok_bytes, lamina_error *err)
 {
     bool was;
-    TRY(targets_check(p->job->m, p->options->dtype, err));
+    TRY(targets_check(p->job->m, p->options->dtype, p->calibration != NULL, err));
     TRY(prepare_folder(p, err));
     TRY(was_deleting(p, from->source->path, &was, err));
     if (was) return resume(p, NULL, err);
     image_tokenizer t = {.bytes = tok_bytes, .xxh3 = tok ? XXH3_64bits(tok, tok_bytes) : 0};
-    TRY(image_begin(p->job->m, from, p->path, t, p->options->dtype, &p->im, err));
+    image_request request = {.spec = p->options->dtype, .calibration = name_of(p->calibration)};
+    TRY(image_begin(p->job->m, from, p->path, t, request, &p->im, err));
     TRY(begin(p, from, tok, tok_bytes, err));
     return finish_store(p, err);
 }
 
 lamina_status store_pack(const model *from, const tokenizer *tok, const char *path, const lamina_pack_options *options,
-                         const store_job *job, lamina_pack_info *info, lamina_error *err)
+                         const store_calibration *calibration, const store_job *job, lamina_pack_info *info,
+                         lamina_error *err)
 {
     static const lamina_pack_options none = {0};
-    packing p = {.job = job, .options = options ? options : &none, .path = path};
+    packing p = {.job = job, .options = options ? options : &none, .calibration = calibration, .path = path};
     double began = os_seconds();
     void *data = NULL;
     size_t bytes = 0;
@@ -587,10 +664,11 @@ lamina_status store_pack(const model *from, const tokenizer *tok, const char *pa
 }
 
 lamina_status store_pack_resume(const char *path, const char *source, const lamina_pack_options *options,
-                                const store_job *job, lamina_pack_info *info, lamina_error *err)
+                                const store_calibration *calibration, const store_job *job, lamina_pack_info *info,
+                                lamina_error *err)
 {
     static const lamina_pack_options none = {0};
-    packing p = {.job = job, .options = options ? options : &none, .path = path};
+    packing p = {.job = job, .options = options ? options : &none, .calibration = calibration, .path = path};
     double began = os_seconds();
     lamina_status status = resume(&p, source, err);
     end(&p, info, began);

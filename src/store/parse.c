@@ -144,6 +144,14 @@ static bool read_hash(const char *s, uint64_t *out)
     return true;
 }
 
+static lamina_status get_hash(const parse *p, const fields *f, int i, uint64_t *out)
+{
+    jp_text hash;
+    TRY(get_text(p, f, i, &hash));
+    if (hash.bytes == 16 && read_hash(hash.data, out)) return LAMINA_OK;
+    return BAD(p, "%s: %s: \"%s\" is not 16 hexadecimal digits", p->name, f->where, f->keys[i]);
+}
+
 /* tokenizer.lamina or layers/NAME.safetensors, NAME of letters, digits, '-' and '_'. */
 static bool plain_name(const char *s)
 {
@@ -229,10 +237,8 @@ static lamina_status read_file(const parse *p, const jp *v, image_file *out)
     f.where = out->name;
     TRY(get_count(p, &f, BYTES, INT64_MAX, &out->bytes));
     if (p->form != FORM_MANIFEST && strcmp(out->name, STORE_TOKENIZER) != 0) return LAMINA_OK;
-    jp_text hash;
-    TRY(get_text(p, &f, XXH3, &hash));
-    if (hash.bytes == 16 && read_hash(hash.data, &out->xxh3)) return LAMINA_OK;
-    return BAD(p, "%s: %s: \"xxh3\" is not 16 hexadecimal digits", p->name, out->name);
+    f.where = out->name;
+    return get_hash(p, &f, XXH3, &out->xxh3);
 }
 
 static lamina_status read_files(const parse *p, const fields *root, int i)
@@ -308,14 +314,15 @@ enum {
     T_SOURCE,
     T_SOURCE_OFFSET,
     T_FROM,
-    T_FROM_ROW_BYTES
+    T_FROM_ROW_BYTES,
+    T_IMPORTANCE
 };
 
 static lamina_status find_tensor(const parse *p, const jp *v, fields *f)
 {
-    static const char *const keys[] = {"name",          "dtype",     "shape",          "file", "offset",
-                                       "bytes",         "gguf_type", "row_bytes",      "of",   "source",
-                                       "source_offset", "from",      "from_row_bytes", NULL};
+    static const char *const keys[] = {"name",          "dtype",     "shape",          "file",       "offset",
+                                       "bytes",         "gguf_type", "row_bytes",      "of",         "source",
+                                       "source_offset", "from",      "from_row_bytes", "importance", NULL};
     return find_fields(p, v, "tensors", keys, f);
 }
 
@@ -341,6 +348,14 @@ static lamina_status read_packed(const parse *p, const fields *f, const packed_f
                (unsigned long long)image_columns(t), (unsigned long long)t->row_bytes, dtype_name(t->type));
 }
 
+static lamina_status read_importance(const parse *p, const fields *f, image_tensor *x)
+{
+    uint64_t columns = image_columns(&x->t), all = p->im->n_importance;
+    if (recode_kind_of(x) != RECODE_QUANTISE || columns > all)
+        return BAD(p, "%s: %s: has an \"importance\" that it cannot have", p->name, x->t.name);
+    return get_count(p, f, T_IMPORTANCE, all - columns, &x->importance_offset);
+}
+
 /* Where the bytes come from, in a draft. */
 static lamina_status read_origin(const parse *p, const fields *f, image_tensor *x)
 {
@@ -348,6 +363,7 @@ static lamina_status read_origin(const parse *p, const fields *f, image_tensor *
     uint64_t source, row, bytes = x->t.bytes;
     TRY(get_count(p, f, T_SOURCE, UINT32_MAX, &source));
     TRY(get_count(p, f, T_SOURCE_OFFSET, INT64_MAX, &x->source_offset));
+    x->importance_offset = IMPORTANCE_NONE;
     if (f->value[T_FROM].document) {
         TRY(get_dtype(p, f, T_FROM, &x->from));
         x->from_row_bytes = 0;
@@ -360,6 +376,7 @@ static lamina_status read_origin(const parse *p, const fields *f, image_tensor *
         row = image_source_row(x);
         if (!row || __builtin_mul_overflow(row, image_rows(&x->t), &bytes))
             return BAD(p, "%s: %s: its source is too large", p->name, x->t.name);
+        if (f->value[T_IMPORTANCE].document) TRY(read_importance(p, f, x));
     }
     if (source >= im->n_sources || x->source_offset > im->sources[source].bytes ||
         bytes > im->sources[source].bytes - x->source_offset)
@@ -455,11 +472,35 @@ static lamina_status read_tensors(const parse *p, const fields *root, int field)
     return LAMINA_OK;
 }
 
+/* What the file of columns' importance must be. */
+static lamina_status read_importances(const parse *p, const jp *v)
+{
+    static const char *const keys[] = {"count", "xxh3", NULL};
+    fields f;
+    TRY(find_fields(p, v, "importance", keys, &f));
+    TRY(get_count(p, &f, 0, INT32_MAX, &p->im->n_importance));
+    return get_hash(p, &f, 1, &p->im->importance_xxh3);
+}
+
 static lamina_status read_root(const parse *p, const jp *value)
 {
-    static const char *const keys[] = {"format", "version", "family",  "dialect", "config", "generation",
-                                       "source", "files",   "tensors", "dtype",   NULL};
-    enum { FORMAT, VERSION, FAMILY, DIALECT, CONFIG, GENERATION, SOURCE, FILES, TENSORS, DTYPE };
+    static const char *const keys[] = {"format",      "version",    "family", "dialect", "config",
+                                       "generation",  "source",     "files",  "tensors", "dtype",
+                                       "calibration", "importance", NULL};
+    enum {
+        FORMAT,
+        VERSION,
+        FAMILY,
+        DIALECT,
+        CONFIG,
+        GENERATION,
+        SOURCE,
+        FILES,
+        TENSORS,
+        DTYPE,
+        CALIBRATION,
+        IMPORTANCE
+    };
     const char *expected = p->form == FORM_MANIFEST ? "lamina-store" : "lamina-store-draft";
     image *im = p->im;
     fields root;
@@ -485,6 +526,8 @@ static lamina_status read_root(const parse *p, const jp *value)
     TRY(get_tree(p, &root, CONFIG, &im->config));
     if (generation) TRY(get_tree(p, &root, GENERATION, &im->generation));
     if (root.value[DTYPE].document) TRY(keep_text(p, &root, DTYPE, &im->dtype));
+    if (root.value[CALIBRATION].document) TRY(get_hash(p, &root, CALIBRATION, &im->calibration));
+    if (p->form == FORM_DRAFT && root.value[IMPORTANCE].document) TRY(read_importances(p, &root.value[IMPORTANCE]));
     TRY(read_source(p, &root, SOURCE));
     TRY(read_files(p, &root, FILES));
     return read_tensors(p, &root, TENSORS);

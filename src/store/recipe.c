@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/packed.h"
 #include "store/quantize.h"
 #include "store/recipe_rules.h"
 
@@ -125,6 +126,18 @@ bool recipe_surveys(const recipe *r)
     return r->bits > 0 || r->size;
 }
 
+static bool rounds(const recipe_rule *rule)
+{
+    return rule->form == RECIPE_BLOCKS || rule->form == RECIPE_OPEN;
+}
+
+bool recipe_quantises(const recipe *r)
+{
+    bool any = rounds(&r->base);
+    for (size_t i = 0; i < r->n_rules; i++) any = any || rounds(&r->rules[i]);
+    return any;
+}
+
 /* ---- patterns ------------------------------------------------------------------------------------------------------- */
 
 /* "[7]", "[0-3]", "[*]" against a number in brackets: both move behind theirs. */
@@ -227,7 +240,8 @@ static void name_layer(matching *t, uint32_t i)
 
 static const char *why_kept(const tensor *t, const weight *w)
 {
-    if (t->type != DT_F32 && t->type != DT_F16 && t->type != DT_BF16) return "is quantised already";
+    if (t->type != DT_F32 && t->type != DT_F16 && t->type != DT_BF16 && !packed_form_of(t->type))
+        return "is quantised already";
     if (t->n_dims < 2) return "is a vector";
     if (w->transposed) return "is stored [in, out]";
     if (w->scales != TENSOR_NONE) return "has scales of its own";

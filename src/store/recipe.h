@@ -10,7 +10,7 @@
  * (q, k and v in one) answers to each of their names; a head tied to the embedding is one tensor that answers to both.
  *
  * Never quantised: norms, biases and other vectors, routers, learned positions, matrices stored [in, out], what is not
- * f32, f16 or bf16, what no pass uses. Where rows are not whole blocks of 256 the type of 32 takes its place that
+ * f32, f16 or bf16 (packed or not), what no pass uses. Where rows are not whole blocks of 256 the type of 32 takes its place that
  * llama.cpp puts there: q8_0 for q6_k, q5_1 for q5_k, q5_0 for q4_k; q4_0
  * for nf4. Where they are not of 32 either, the
  * tensor is kept. */
@@ -39,6 +39,8 @@ lamina_status recipe_parse(memory *m, const char *spec, recipe **out, lamina_err
 void recipe_free(recipe *r); /* NULL is allowed */
 /* It has bits= or size=: there will be open targets. */
 bool recipe_surveys(const recipe *r);
+/* It asks for blocks: some matrix may be rounded. */
+bool recipe_quantises(const recipe *r);
 
 /* targets [mo->source->n_tensors]. LAMINA_E_USAGE: a pattern names nothing. */
 lamina_status recipe_targets(const recipe *r, const model *mo, recipe_target *targets, lamina_error *err);

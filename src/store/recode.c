@@ -142,26 +142,30 @@ static void unpack_row(recoder *r, const image_tensor *x, const uint8_t *from, u
         widen(f->of, r->again, k, to);
 }
 
-/* A row of the source in f32. */
-static void widen_source(recoder *r, const image_tensor *x, const uint8_t *from, uint64_t k)
+void recode_widen(dtype from, uint64_t row_bytes, const uint8_t *row, uint64_t k, uint8_t *half, float *to)
 {
-    const packed_form *f = packed_form_of(x->from);
-    if (f) packed_decode(f, from, x->from_row_bytes, k, 0, k, (uint16_t *)(void *)r->again);
-    if (x->from == DT_F32)
-        memcpy(r->wide, from, 4 * k);
+    const packed_form *f = packed_form_of(from);
+    if (f) packed_decode(f, row, row_bytes, k, 0, k, (uint16_t *)(void *)half);
+    if (from == DT_F32)
+        memcpy(to, row, 4 * k);
     else
-        widen(f ? f->of : x->from, f ? r->again : from, k, (uint8_t *)r->wide);
+        widen(f ? f->of : from, f ? half : row, k, (uint8_t *)to);
+}
+
+lamina_status recode_cannot_hold(const char *name, uint64_t row, dtype to, lamina_error *err)
+{
+    return error_set(err, LAMINA_E_UNSUPPORTED,
+                     "%s: row %llu has a number that %s cannot hold (NaN, infinite or too large)", name,
+                     (unsigned long long)row, dtype_name(to));
 }
 
 static lamina_status quantise_row(recoder *r, const image_tensor *x, uint64_t row, const uint8_t *from, uint8_t *to,
                                   lamina_error *err)
 {
     uint64_t k = image_columns(&x->t);
-    widen_source(r, x, from, k);
-    if (quantize_rows(x->t.type, r->wide, 1, k, NULL, to) != 1)
-        return error_set(err, LAMINA_E_UNSUPPORTED,
-                         "%s: row %llu has a number that %s cannot hold (NaN, infinite or too large)", x->t.name,
-                         (unsigned long long)row, dtype_name(x->t.type));
+    recode_widen(x->from, x->from_row_bytes, from, k, r->again, r->wide);
+    if (quantize_rows(x->t.type, r->wide, 1, k, x->importance, to) != 1)
+        return recode_cannot_hold(x->t.name, row, x->t.type, err);
     quantize_widen(x->t.type, to, k, r->seen);
     double error = 0, power = 0;
     for (uint64_t i = 0; i < k; i++) {

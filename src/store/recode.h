@@ -19,6 +19,12 @@ recode_kind recode_kind_of(const image_tensor *x);
 /* Numbers of f32 [n] as the half floats (bf16, f16) [n] that widen to them; false: some are no such. Any alignment. */
 bool recode_narrow(dtype half, const uint8_t *from, uint64_t n, uint8_t *to);
 
+/* A row of k numbers of f32, f16, bf16 or, of row_bytes, packed, as f32 [k]. half [2k] is scratch. */
+void recode_widen(dtype from, uint64_t row_bytes, const uint8_t *row, uint64_t k, uint8_t *half, float *to);
+
+/* The error that a row has a number for which no block of `to` has a scale. */
+lamina_status recode_cannot_hold(const char *name, uint64_t row, dtype to, lamina_error *err);
+
 typedef struct recoder { /* what one thread needs */
     const store_job *job;
     uint8_t *row;   /* [the longest row of the store's recoded tensors] where only a part of one is wanted */

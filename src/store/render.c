@@ -114,6 +114,8 @@ static void add_origin(const image_tensor *x, text *t)
     if (!image_recoded(x)) return;
     text_add(t, ", \"from\": \"%s\"", dtype_name(x->from));
     if (x->from_row_bytes) text_add(t, ", \"from_row_bytes\": %llu", (unsigned long long)x->from_row_bytes);
+    if (x->importance_offset != IMPORTANCE_NONE)
+        text_add(t, ", \"importance\": %llu", (unsigned long long)x->importance_offset);
 }
 
 static void add_tensors(const image *im, image_form form, text *t)
@@ -149,6 +151,10 @@ lamina_status image_render(const image *im, image_form form, text *t)
         text_quote(t, im->dtype);
         text_add(t, ",\n");
     }
+    if (im->calibration) text_add(t, "\"calibration\": \"%016llx\",\n", (unsigned long long)im->calibration);
+    if (im->n_importance && (form == FORM_DRAFT || form == FORM_IDENTITY))
+        text_add(t, "\"importance\": {\"count\": %llu, \"xxh3\": \"%016llx\"},\n", (unsigned long long)im->n_importance,
+                 (unsigned long long)im->importance_xxh3);
     add_sources(im, form, t);
     add_json(t, "config", im->config);
     add_json(t, "generation", im->generation);

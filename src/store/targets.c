@@ -9,6 +9,7 @@
 
 #include "store/packed.h"
 #include "store/recipe.h"
+#include "store/sensitivity.h"
 #include "store/survey.h"
 
 static bool is_original(const char *spec)
@@ -16,22 +17,15 @@ static bool is_original(const char *spec)
     return spec && !strcmp(spec, "original");
 }
 
-static lamina_status parse_spec(memory *m, const char *spec, recipe **out, lamina_error *err)
+lamina_status targets_check(memory *m, const char *spec, bool calibrated, lamina_error *err)
 {
-    TRY(recipe_parse(m, spec, out, err));
-    if (!recipe_surveys(*out)) return LAMINA_OK;
-    recipe_free(*out);
-    *out = NULL;
-    return error_set(err, LAMINA_E_UNSUPPORTED,
-                     "dtype: bits= and size= are not computed by this version; expected types");
-}
-
-lamina_status targets_check(memory *m, const char *spec, lamina_error *err)
-{
-    recipe *r;
-    if (!spec || is_original(spec)) return LAMINA_OK;
-    TRY(parse_spec(m, spec, &r, err));
+    recipe *r = NULL;
+    if (spec && !is_original(spec)) TRY(recipe_parse(m, spec, &r, err));
+    bool idle = calibrated && !(r && recipe_quantises(r));
     recipe_free(r);
+    if (idle)
+        return error_set(err, LAMINA_E_USAGE, "calibrate: nothing is quantised by dtype %.100s",
+                         spec ? spec : "(none)");
     return LAMINA_OK;
 }
 
@@ -139,30 +133,54 @@ static lamina_status pack_what_pays(const store_job *job, const image *im, const
     return status;
 }
 
-static lamina_status follow(const store_job *job, const image *im, const model *from, const char *spec,
-                            uint64_t buffers, image_target *targets, lamina_error *err)
+typedef struct choice { /* what targets are chosen from */
+    const store_job *job;
+    const image *im;
+    const model *from;
+    const float *const *moments;
+    uint64_t buffers;
+} choice;
+
+/* bits=, size=: every type that is left open. */
+static lamina_status distribute(const choice *c, const recipe *r, recipe_target *asked, lamina_error *err)
 {
-    const checkpoint *c = from->source;
-    recipe *r;
-    TRY(parse_spec(job->m, spec, &r, err));
-    recipe_target *asked = mem_array(job->m, MEM_OTHER, c->n_tensors, sizeof *asked, err);
-    lamina_status status = asked ? recipe_targets(r, from, asked, err) : NO_MEMORY(err);
-    for (size_t i = 0; i < c->n_tensors && status == LAMINA_OK; i++)
-        if (asked[i].form == RECIPE_BLOCKS && c->tensors[i].bytes) targets[i] = (image_target){.type = asked[i].type};
-    if (status == LAMINA_OK) status = pack_what_pays(job, im, from, buffers, asked, targets, err);
-    mem_free(job->m, asked);
-    recipe_free(r);
+    if (!recipe_surveys(r)) return LAMINA_OK;
+    memory *m = c->job->m;
+    recipe_survey *survey = mem_array(m, MEM_OTHER, c->from->source->n_tensors, sizeof *survey, err);
+    if (!survey) return NO_MEMORY(err);
+    lamina_status status = sensitivity_survey(c->job, c->im, c->from, c->buffers, asked, c->moments, survey, err);
+    if (status == LAMINA_OK) status = recipe_distribute(r, c->from, survey, asked, err);
+    mem_free(m, survey);
     return status;
 }
 
+static lamina_status follow(const choice *c, const recipe *r, recipe_target *asked, image_target *targets,
+                            lamina_error *err)
+{
+    TRY(recipe_targets(r, c->from, asked, err));
+    TRY(distribute(c, r, asked, err));
+    for (size_t i = 0; i < c->from->source->n_tensors; i++)
+        if (asked[i].form == RECIPE_BLOCKS && c->from->source->tensors[i].bytes)
+            targets[i] = (image_target){.type = asked[i].type, .importance = c->moments ? c->moments[i] : NULL};
+    return pack_what_pays(c->job, c->im, c->from, c->buffers, asked, targets, err);
+}
+
 lamina_status targets_choose(const store_job *job, const image *im, const model *from, const char *spec,
-                             uint64_t buffers, image_target *targets, lamina_error *err)
+                             const float *const *moments, uint64_t buffers, image_target *targets, lamina_error *err)
 {
     const checkpoint *c = from->source;
     for (size_t i = 0; i < c->n_tensors; i++) {
         const tensor *t = &c->tensors[i];
-        targets[i] = (image_target){t->type, t->row_bytes, t->of};
+        targets[i] = (image_target){.type = t->type, .row_bytes = t->row_bytes, .of = t->of};
         if (is_original(spec) && packed_form_of(t->type)) targets[i] = (image_target){.type = t->of};
     }
-    return spec && !is_original(spec) ? follow(job, im, from, spec, buffers, targets, err) : LAMINA_OK;
+    if (!spec || is_original(spec)) return LAMINA_OK;
+    recipe *r;
+    TRY(recipe_parse(job->m, spec, &r, err));
+    const choice ch = {.job = job, .im = im, .from = from, .moments = moments, .buffers = buffers};
+    recipe_target *asked = mem_array(job->m, MEM_OTHER, c->n_tensors, sizeof *asked, err);
+    lamina_status status = asked ? follow(&ch, r, asked, targets, err) : NO_MEMORY(err);
+    mem_free(job->m, asked);
+    recipe_free(r);
+    return status;
 }

@@ -4,11 +4,13 @@
 
 #include "store/image.h"
 
-/* LAMINA_E_USAGE when nothing can be meant by it. spec may be NULL: all is copied. */
-lamina_status targets_check(memory *m, const char *spec, lamina_error *err);
+/* LAMINA_E_USAGE when nothing can be meant by it, or when a calibration is asked for and nothing is quantised. spec may be
+ * NULL: all is copied. */
+lamina_status targets_check(memory *m, const char *spec, bool calibrated, lamina_error *err);
 /* targets [from->source->n_tensors]. im: begun, for its sources. Reads weights where their sizes depend on them, with
- * buffers of so many bytes (0: 64 MiB). The same model and SPEC give the same targets. */
+ * buffers of so many bytes (0: 64 MiB). moments [the same], each NULL or f32 [columns]; NULL: none. The same model, SPEC and moments give the same
+ * targets. */
 lamina_status targets_choose(const store_job *job, const image *im, const model *from, const char *spec,
-                             uint64_t buffers, image_target *targets, lamina_error *err);
+                             const float *const *moments, uint64_t buffers, image_target *targets, lamina_error *err);
 
 #endif

@@ -57,7 +57,7 @@ static bool pack_as(const char *from, const char *to, const char *dtype_asked)
     store_job job = {.m = m, .pack_all = true};
     lamina_status s = store_is(from) ? store_open(m, from, false, &c, &tok, &err) : checkpoint_open(m, from, &c, &err);
     if (s == LAMINA_OK) s = model_bind(m, c, NULL, &mo, &err);
-    if (s == LAMINA_OK) s = store_pack(mo, NULL, to, &options, &job, NULL, &err);
+    if (s == LAMINA_OK) s = store_pack(mo, NULL, to, &options, NULL, &job, NULL, &err);
     CHECK(s == LAMINA_OK, "%s: %s", from, err.text);
     model_free(mo);
     checkpoint_free(c);

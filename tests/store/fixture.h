@@ -392,9 +392,9 @@ static inline lamina_status pack_by(const char *from, const char *to, const lami
     lamina_status status = open_model(from, &o, err);
     memory *m = job.m = memory_new();
     if (status == LAMINA_OK)
-        status = store_pack(o.model, NULL, to, options, &job, info, err);
+        status = store_pack(o.model, NULL, to, options, NULL, &job, info, err);
     else if (store_incomplete(to))
-        status = store_pack_resume(to, from, options, &job, info, err);
+        status = store_pack_resume(to, from, options, NULL, &job, info, err);
     close_model(&o);
     uint64_t held = memory_free(m);
     CHECK(held == 0, "%llu bytes leaked by packing", (unsigned long long)held);

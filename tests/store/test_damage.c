@@ -228,7 +228,7 @@ static void allocations_fail(const char *as, fill filled)
         lamina_pack_options options = {.memory = 1 << 20, .dtype = as};
         memory_fail_at(job.m, n);
         err = (lamina_error){0};
-        lamina_status status = store_pack(o.model, NULL, UNDER("store"), &options, &job, NULL, &err);
+        lamina_status status = store_pack(o.model, NULL, UNDER("store"), &options, NULL, &job, NULL, &err);
         CHECK(status == LAMINA_OK || (status == LAMINA_E_MEMORY && err.text[0]), "allocation %llu: %d %s",
               (unsigned long long)n, (int)status, err.text);
         ended = status == LAMINA_OK;

@@ -93,7 +93,7 @@ static void tokenizer_travels(void)
     tokenizer *tok = NULL, *loaded = NULL;
     REQUIRE(tokenizer_of(o.m, o.c, &tok, &err) == LAMINA_OK && tok, "%s", err.text);
     store_job job = {.m = o.m};
-    CHECK(store_pack(o.model, tok, UNDER("store"), NULL, &job, NULL, &err) == LAMINA_OK, "%s", err.text);
+    CHECK(store_pack(o.model, tok, UNDER("store"), NULL, NULL, &job, NULL, &err) == LAMINA_OK, "%s", err.text);
     CHECK(verify(UNDER("store"), NULL, &err) == LAMINA_OK, "%s", err.text);
     checkpoint *c = NULL;
     REQUIRE(store_open(o.m, UNDER("store"), true, &c, &loaded, &err) == LAMINA_OK && loaded, "%s", err.text);
@@ -133,7 +133,7 @@ static void store_packs_into_a_store(void)
     model *mo;
     REQUIRE(store_open(job.m, UNDER("one"), true, &c, &tok, &err) == LAMINA_OK, "%s", err.text);
     REQUIRE(model_bind(job.m, c, NULL, &mo, &err) == LAMINA_OK, "%s", err.text);
-    CHECK(store_pack(mo, NULL, UNDER("two"), NULL, &job, NULL, &err) == LAMINA_OK, "%s", err.text);
+    CHECK(store_pack(mo, NULL, UNDER("two"), NULL, NULL, &job, NULL, &err) == LAMINA_OK, "%s", err.text);
     model_free(mo);
     checkpoint_free(c);
     CHECK(memory_free(job.m) == 0, "leak");
@@ -214,7 +214,7 @@ static void cancelled_then_resumed(void)
     opened o;
     REQUIRE(open_model(UNDER("model"), &o, &err) == LAMINA_OK, "%s", err.text);
     store_job job = {.m = o.m, .progress = stop_at_once, .progress_user = &calls};
-    CHECK(store_pack(o.model, NULL, UNDER("store"), NULL, &job, NULL, &err) == LAMINA_E_CANCELLED, "%s", err.text);
+    CHECK(store_pack(o.model, NULL, UNDER("store"), NULL, NULL, &job, NULL, &err) == LAMINA_E_CANCELLED, "%s", err.text);
     CHECK(store_incomplete(UNDER("store")), "not known to be incomplete");
     checkpoint *c;
     tokenizer *tok;
@@ -222,7 +222,7 @@ static void cancelled_then_resumed(void)
           "%s", err.text);
     atomic_bool cancel = true;
     job = (store_job){.m = o.m, .cancel = &cancel};
-    CHECK(store_pack(o.model, NULL, UNDER("store"), NULL, &job, NULL, &err) == LAMINA_E_CANCELLED, "%s", err.text);
+    CHECK(store_pack(o.model, NULL, UNDER("store"), NULL, NULL, &job, NULL, &err) == LAMINA_E_CANCELLED, "%s", err.text);
     close_model(&o);
     CHECK(pack(UNDER("model"), UNDER("store"), NULL, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
     compare(UNDER("model"), UNDER("store"));
@@ -266,7 +266,7 @@ static void refuses_what_is_not_its_own(void)
               strstr(err.text, "unfinished"),
           "%s", err.text);
     store_job job = {.m = memory_new()};
-    CHECK(store_pack_resume(UNDER("store"), UNDER("other"), NULL, &job, NULL, &err) == LAMINA_E_USAGE, "%s", err.text);
+    CHECK(store_pack_resume(UNDER("store"), UNDER("other"), NULL, NULL, &job, NULL, &err) == LAMINA_E_USAGE, "%s", err.text);
     CHECK(memory_free(job.m) == 0, "leak");
     /* the same model moved elsewhere goes on */
     rename(UNDER("model"), UNDER("moved"));
@@ -290,7 +290,7 @@ static void changed_source_is_refused(void)
     make_model("model", &(recipe){.layers = 6, .shards = 1, .seed = 77}); /* same sizes, other numbers */
     CHECK(pack(UNDER("model"), UNDER("store"), NULL, NULL, NULL, NULL, &err) == LAMINA_E_USAGE, "%s", err.text);
     store_job job = {.m = memory_new()};
-    CHECK(store_pack_resume(UNDER("store"), NULL, NULL, &job, NULL, &err) == LAMINA_E_IO && strstr(err.text, "changed"),
+    CHECK(store_pack_resume(UNDER("store"), NULL, NULL, NULL, &job, NULL, &err) == LAMINA_E_IO && strstr(err.text, "changed"),
           "%s", err.text);
     CHECK(memory_free(job.m) == 0, "leak");
     end_scratch();

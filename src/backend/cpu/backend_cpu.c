@@ -167,6 +167,27 @@ static void cpu_add_bias(backend *b, float *x, const float *bias, uint32_t n, ui
     cpu_items(cpu_of(b), bias_rows, &a, n, k);
 }
 
+typedef struct squares_args {
+    const float *x;
+    double *sums;
+    uint64_t k;
+    uint32_t n;
+} squares_args;
+
+static void square_columns(void *arg, uint64_t from, uint64_t to)
+{
+    const squares_args *a = arg;
+    for (uint32_t t = 0; t < a->n; t++) {
+        const float *x = a->x + t * a->k;
+        for (uint64_t c = from; c < to; c++) a->sums[c] += (double)x[c] * (double)x[c];
+    }
+}
+
+static void cpu_add_squares(backend *b, const float *x, uint32_t n, uint64_t k, double *sums)
+{
+    cpu_items(cpu_of(b), square_columns, &(squares_args){.x = x, .sums = sums, .k = k, .n = n}, k, n);
+}
+
 static void scale_strips(void *arg, uint64_t from, uint64_t to)
 {
     const rows_args *a = arg;
@@ -395,6 +416,7 @@ static const backend_ops cpu_ops = {.name = "cpu",
                                     .apply_columns = cpu_apply_columns,
                                     .widen = cpu_widen,
                                     .row_norms = cpu_row_norms,
+                                    .add_squares = cpu_add_squares,
                                     .norm = cpu_norm,
                                     .zero = cpu_zero,
                                     .add = cpu_add,
