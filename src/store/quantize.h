@@ -8,10 +8,10 @@
 /* q8_0, q6_k, q5_k, q4_k, q4_0, nf4, in rows of whole blocks (dtype_row_ok). */
 bool quantize_can(dtype to);
 
-/* x [rows, cols] f32 -> out, rows of dtype_row_bytes(to, cols). importance [cols], what the error of each column
- * costs: the second moments of the matrix's input; not negative, not all of a block zero; NULL: judged from the
- * weights alone. Returns how many rows were written. Less than `rows`: the row of that index holds a value that no
- * block can (NaN, an infinity, or so large that its scale has no f16); what follows in out is undefined.
+/* x [rows, cols] f32 -> out, rows of dtype_row_bytes(to, cols). importance [cols], what the error of each column costs:
+ * the second moments of the matrix's input; not negative. NULL, or all of a block zero: an element's is its square and
+ * the mean square of its block. Returns how many rows were written. Less than `rows`: the row of that index holds a
+ * value that no block can (NaN, an infinity, or so large that its scale has no f16); what follows in out is undefined.
  * quantize_can(to) and dtype_row_ok(to, cols) must hold. */
 uint64_t quantize_rows(dtype to, const float *x, uint64_t rows, uint64_t cols, const float *importance, void *out);
 

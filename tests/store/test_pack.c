@@ -214,7 +214,8 @@ static void cancelled_then_resumed(void)
     opened o;
     REQUIRE(open_model(UNDER("model"), &o, &err) == LAMINA_OK, "%s", err.text);
     store_job job = {.m = o.m, .progress = stop_at_once, .progress_user = &calls};
-    CHECK(store_pack(o.model, NULL, UNDER("store"), NULL, NULL, &job, NULL, &err) == LAMINA_E_CANCELLED, "%s", err.text);
+    CHECK(store_pack(o.model, NULL, UNDER("store"), NULL, NULL, &job, NULL, &err) == LAMINA_E_CANCELLED, "%s",
+          err.text);
     CHECK(store_incomplete(UNDER("store")), "not known to be incomplete");
     checkpoint *c;
     tokenizer *tok;
@@ -222,7 +223,8 @@ static void cancelled_then_resumed(void)
           "%s", err.text);
     atomic_bool cancel = true;
     job = (store_job){.m = o.m, .cancel = &cancel};
-    CHECK(store_pack(o.model, NULL, UNDER("store"), NULL, NULL, &job, NULL, &err) == LAMINA_E_CANCELLED, "%s", err.text);
+    CHECK(store_pack(o.model, NULL, UNDER("store"), NULL, NULL, &job, NULL, &err) == LAMINA_E_CANCELLED, "%s",
+          err.text);
     close_model(&o);
     CHECK(pack(UNDER("model"), UNDER("store"), NULL, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
     compare(UNDER("model"), UNDER("store"));
@@ -266,7 +268,8 @@ static void refuses_what_is_not_its_own(void)
               strstr(err.text, "unfinished"),
           "%s", err.text);
     store_job job = {.m = memory_new()};
-    CHECK(store_pack_resume(UNDER("store"), UNDER("other"), NULL, NULL, &job, NULL, &err) == LAMINA_E_USAGE, "%s", err.text);
+    CHECK(store_pack_resume(UNDER("store"), UNDER("other"), NULL, NULL, &job, NULL, &err) == LAMINA_E_USAGE, "%s",
+          err.text);
     CHECK(memory_free(job.m) == 0, "leak");
     /* the same model moved elsewhere goes on */
     rename(UNDER("model"), UNDER("moved"));
@@ -290,7 +293,8 @@ static void changed_source_is_refused(void)
     make_model("model", &(recipe){.layers = 6, .shards = 1, .seed = 77}); /* same sizes, other numbers */
     CHECK(pack(UNDER("model"), UNDER("store"), NULL, NULL, NULL, NULL, &err) == LAMINA_E_USAGE, "%s", err.text);
     store_job job = {.m = memory_new()};
-    CHECK(store_pack_resume(UNDER("store"), NULL, NULL, NULL, &job, NULL, &err) == LAMINA_E_IO && strstr(err.text, "changed"),
+    CHECK(store_pack_resume(UNDER("store"), NULL, NULL, NULL, &job, NULL, &err) == LAMINA_E_IO &&
+              strstr(err.text, "changed"),
           "%s", err.text);
     CHECK(memory_free(job.m) == 0, "leak");
     end_scratch();
