@@ -79,26 +79,26 @@ INLINE void add_group(row_sums *s, uint32_t r, v32 w, const float *x, const uint
 }
 
 /* Memory is asked for in the order of its addresses, the next R rows while these are used, so that the processor's own
- * prefetching joins in: asked for row by row, as they are used, it comes at two thirds of the speed. Rows that would
- * fill the nearest cache wait in the second. */
-INLINE void fetch_next(const uint8_t *next, const uint32_t bytes, uint64_t block_bytes)
+ * prefetching joins in: asked for row by row, as they are used, it comes at two thirds of the speed. A few lines at a
+ * time: many would keep loads waiting. Rows that would fill the nearest cache wait in the second. Lines [from, to). */
+INLINE void fetch_next(const uint8_t *next, const uint32_t from, const uint32_t to, uint64_t block_bytes)
 {
     if (block_bytes <= NEAR_BYTES)
-        UNROLL for (uint32_t i = 0; i < bytes; i += LINE) __builtin_prefetch(next + i);
+        UNROLL for (uint32_t i = from; i < to; i++) __builtin_prefetch(next + i * LINE);
     else
-        UNROLL for (uint32_t i = 0; i < bytes; i += LINE) __builtin_prefetch(next + i, 0, 2);
+        UNROLL for (uint32_t i = from; i < to; i++) __builtin_prefetch(next + i * LINE, 0, 2);
 }
 
 /* Whole stretches; returns how many groups they are. */
 INLINE uint64_t dots_stretches(const reader *type, row_sums *s, const dots_args *a, const uint32_t R, const uint32_t N)
 {
     const uint32_t TOGETHER = N == 1 ? STRETCH : 2; /* unrolled: all where time is in it, the less code the rest */
+    const uint32_t lines = (R * type->bytes + LINE - 1) / LINE;
     stretch made[MAX_PANEL];
     uint64_t g = 0, at = 0, groups = a->w->cols / GROUP;
     const uint8_t *next = s->row[0].data + R * a->row_bytes;
     const float *x = a->x;
     for (; g + STRETCH <= groups; g += STRETCH, at += type->bytes, next += R * type->bytes) {
-        fetch_next(next, R * type->bytes, R * a->row_bytes);
         UNROLL for (uint32_t r = 0; r < R; r++)
         {
             type->ready(s->row[r].data + at, &made[r]);
@@ -106,8 +106,11 @@ INLINE uint64_t dots_stretches(const reader *type, row_sums *s, const dots_args 
         }
         for (uint32_t i = 0; i < STRETCH; i += TOGETHER)
             UNROLL for (uint32_t j = 0; j < TOGETHER; j++, x += (size_t)GROUP * N)
+            {
+                fetch_next(next, lines * (i + j) / STRETCH, lines * (i + j + 1) / STRETCH, R * a->row_bytes);
                 UNROLL for (uint32_t r = 0; r < R; r++)
                     add_group(s, r, type->part(s->row[r].data + at, &made[r], i + j), x, N);
+            }
     }
     return g;
 }
@@ -124,12 +127,10 @@ INLINE void dots_block(const reader *type, const dots_args *a, uint64_t r0, cons
     if (type->ready) g = dots_stretches(type, &s, a, R, N);
     const float *x = a->x + g * GROUP * N;
     if (type->load) {
+        const uint8_t *next = s.row[0].data + R * (a->row_bytes + g * group_bytes), *asked = next;
         for (; g < groups; g++, x += (size_t)GROUP * N) {
-            UNROLL for (uint32_t r = 0; r < R; r++)
-            {
-                __builtin_prefetch(s.row[r].data + g * group_bytes + PREFETCH_BYTES);
-                add_group(&s, r, type->load(s.row[r], g), x, N);
-            }
+            for (next += R * group_bytes; asked < next; asked += LINE) __builtin_prefetch(asked, 0, 2);
+            UNROLL for (uint32_t r = 0; r < R; r++) add_group(&s, r, type->load(s.row[r], g), x, N);
         }
     }
     if (type->tail && rest) {
