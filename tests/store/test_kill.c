@@ -22,7 +22,7 @@ static bool pack_and_die(const char *from, const char *to, bool delete_original,
     pid_t child = fork();
     if (child == 0) {
         lamina_error err = {0};
-        lamina_pack_options options = {.delete_original = delete_original, .memory = 1 << 20, .dtype = as};
+        lamina_pack_options options = {.delete_original = delete_original, .memory = 1100000, .dtype = as};
         fatal_step = at;
         atomic_store(&steps, 0);
         lamina_status status = pack(from, to, &options, count_step, NULL, NULL, &err);
@@ -42,7 +42,7 @@ static bool pack_and_die(const char *from, const char *to, bool delete_original,
 static int steps_of_a_whole_run(const char *from, const char *to, bool delete_original)
 {
     lamina_error err = {0};
-    lamina_pack_options options = {.delete_original = delete_original, .memory = 1 << 20, .dtype = as};
+    lamina_pack_options options = {.delete_original = delete_original, .memory = 1100000, .dtype = as};
     fatal_step = 0;
     atomic_store(&steps, 0);
     CHECK(pack(from, to, &options, count_step, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
@@ -69,7 +69,7 @@ static void never_half(const char *store)
 static void resume_and_compare(const char *name, int at, bool delete_original)
 {
     lamina_error err = {0};
-    lamina_pack_options options = {.delete_original = delete_original, .memory = 1 << 20, .dtype = as};
+    lamina_pack_options options = {.delete_original = delete_original, .memory = 1100000, .dtype = as};
     char label[64];
     snprintf(label, sizeof label, "%s, step %d", name, at);
     never_half(UNDER("store"));
@@ -132,6 +132,15 @@ static void killed_while_recoding(void)
 static void killed_while_recoding_and_deleting(void)
 {
     killed_at_steps(true, "q8_0,*.down=packed");
+}
+
+/* What a text said lies in the store until the end. */
+static void killed_while_quantising_by_a_text(void)
+{
+    stand_in s = {.c = {.text = "a text", .bytes = 6}};
+    calibrating = &s;
+    killed_at_steps(true, "bits=5.5");
+    calibrating = NULL;
 }
 
 /* Killed again and again at random moments, each run resuming the one before. */
@@ -219,5 +228,5 @@ static void foreign_link_target_stays(void)
 }
 
 TEST_MAIN(T(killed_while_packing), T(killed_while_deleting), T(killed_while_recoding),
-          T(killed_while_recoding_and_deleting), T(killed_again_and_again), T(killed_again_and_again_recoding),
-          T(hub_cache_links), T(foreign_link_target_stays))
+          T(killed_while_recoding_and_deleting), T(killed_while_quantising_by_a_text), T(killed_again_and_again),
+          T(killed_again_and_again_recoding), T(hub_cache_links), T(foreign_link_target_stays))

@@ -218,7 +218,7 @@ static void damage_is_found(void)
 }
 
 /* Each row of a quantised tensor is what the quantiser makes of the source's numbers. */
-static void compare_blocks(const opened *from, const opened *to, const char *name, dtype type)
+static void compare_rows(const opened *from, const opened *to, const char *name, dtype type, const float *importance)
 {
     const tensor *a = find(from, name), *b = find(to, name);
     if (!a || !b) return;
@@ -237,10 +237,15 @@ static void compare_blocks(const opened *from, const opened *to, const char *nam
             else
                 wide[i] = a->type == DT_F16 ? f16_to_f32(h) : bf16_to_f32(h);
         }
-        CHECK(quantize_rows(type, wide, 1, k, NULL, want) == 1 && !memcmp(want, y + r * row_bytes, row_bytes),
+        CHECK(quantize_rows(type, wide, 1, k, importance, want) == 1 && !memcmp(want, y + r * row_bytes, row_bytes),
               "%s: row %llu", name, (unsigned long long)r);
     }
     free(x), free(y);
+}
+
+static void compare_blocks(const opened *from, const opened *to, const char *name, dtype type)
+{
+    compare_rows(from, to, name, type, NULL);
 }
 
 static void blocks_are_the_quantisers(void)
@@ -302,7 +307,172 @@ static void dtypes_are_checked(void)
     end_scratch();
 }
 
+/* ---- by a text, and by a number of bits --------------------------------------------------------------------------- */
+
+static void rows_are_quantised_by_moments(void)
+{
+    stand_in s = {.c = {.text = "one", .bytes = 3}};
+    lamina_error err = {0};
+    lamina_pack_options options = {.dtype = "q4_0,*.q=q6_k"};
+    static const uint64_t memories[] = {0, 1100000};
+    begin_scratch();
+    make_model("model", &(recipe){.layers = 3, .shards = 2, .seed = 13, .fill = FILL_NORMAL, .ffn = 1088});
+    REQUIRE(pack(UNDER("model"), UNDER("plain"), &options, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
+    calibrating = &s;
+    for (int i = 0; i < 2; i++) {
+        options.memory = memories[i];
+        REQUIRE(pack(UNDER("model"), i ? UNDER("again") : UNDER("store"), &options, NULL, NULL, NULL, &err) ==
+                    LAMINA_OK,
+                "%s", err.text);
+    }
+    calibrating = NULL;
+    CHECK(s.runs == 2 && trees_equal(UNDER("store"), UNDER("again")), "memory changes the bytes");
+    CHECK(verify(UNDER("store"), NULL, &err) == LAMINA_OK, "%s", err.text);
+    opened from, to, plain;
+    REQUIRE(open_model(UNDER("model"), &from, &err) == LAMINA_OK, "%s", err.text);
+    REQUIRE(open_model(UNDER("store"), &to, &err) == LAMINA_OK, "%s", err.text);
+    REQUIRE(open_model(UNDER("plain"), &plain, &err) == LAMINA_OK, "%s", err.text);
+    memory *m = memory_new();
+    float **moments = calloc(from.c->n_tensors, sizeof *moments);
+    stand_in again = {.of = &from, .m = m};
+    REQUIRE(make_moments(&again, moments, &err) == LAMINA_OK, "%s", err.text);
+    int with = 0, without = 0;
+    for (size_t i = 0; i < from.c->n_tensors; i++) {
+        const tensor *t = &from.c->tensors[i], *a = find(&to, t->name), *b = find(&plain, t->name);
+        if (!a || a->type == t->type) continue;
+        if (moments[i])
+            with++;
+        else
+            without++;
+        compare_rows(&from, &to, t->name, a->type, moments[i]);
+        unsigned char *x = bytes_of(to.c, a), *y = bytes_of(plain.c, b);
+        CHECK((memcmp(x, y, (size_t)a->bytes) == 0) == !moments[i], "%s", t->name);
+        free(x), free(y);
+    }
+    CHECK(with > 10 && without > 2, "%d with, %d without", with, without);
+    for (size_t i = 0; i < from.c->n_tensors; i++) mem_free(m, moments[i]);
+    free(moments);
+    memory_free(m);
+    close_model(&from);
+    close_model(&to);
+    close_model(&plain);
+    end_scratch();
+}
+
+static atomic_bool stop_now;
+static atomic_int steps_taken;
+
+/* After a few files. */
+static void stop_soon(void *user)
+{
+    (void)user;
+    if (atomic_fetch_add(&steps_taken, 1) == 40) atomic_store(&stop_now, true);
+}
+
+static void flip_byte(const char *path, size_t at)
+{
+    size_t n = 0;
+    unsigned char *data = read_file(path, &n);
+    REQUIRE(data && at < n, "%s: %zu bytes", path, n);
+    data[at] ^= 1;
+    write_file(path, data, n);
+    free(data);
+}
+
+/* An interrupted run leaves what the text said; another text is another work; damage is found. */
+static void a_text_is_read_once(void)
+{
+    stand_in s = {.c = {.text = "one", .bytes = 3}}, other = {.c = {.text = "two", .bytes = 3}};
+    lamina_error err = {0};
+    lamina_pack_options options = {.memory = 2 << 20, .dtype = "q4_0"};
+    store_job job = {.step = stop_soon, .cancel = &stop_now};
+    begin_scratch();
+    make_model("model", &(recipe){.layers = 12, .shards = 2, .seed = 13, .fill = FILL_NORMAL, .ffn = 1088});
+    calibrating = &s;
+    REQUIRE(pack(UNDER("model"), UNDER("whole"), &options, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
+    lamina_status status = pack_by(UNDER("model"), UNDER("store"), &options, job, NULL, &err);
+    REQUIRE(status == LAMINA_E_CANCELLED && s.runs == 2, "%d, %d runs: %s", (int)status, s.runs, err.text);
+    CHECK(access(UNDER("store/pack.importance"), F_OK) == 0, "nothing is left of it");
+    calibrating = &other;
+    CHECK(pack(UNDER("model"), UNDER("store"), &options, NULL, NULL, NULL, &err) == LAMINA_E_USAGE &&
+              strstr(err.text, "--calibrate"),
+          "%s", err.text);
+    calibrating = NULL;
+    CHECK(pack(UNDER("model"), UNDER("store"), &options, NULL, NULL, NULL, &err) == LAMINA_E_USAGE &&
+              strstr(err.text, "--calibrate"),
+          "%s", err.text);
+    calibrating = &s;
+    flip_byte(UNDER("store/pack.importance"), 100);
+    CHECK(pack(UNDER("model"), UNDER("store"), &options, NULL, NULL, NULL, &err) == LAMINA_E_CORRUPT &&
+              strstr(err.text, "pack.importance"),
+          "%s", err.text);
+    flip_byte(UNDER("store/pack.importance"), 100);
+    CHECK(pack(UNDER("model"), UNDER("store"), &options, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
+    CHECK(s.runs == 2 && trees_equal(UNDER("whole"), UNDER("store")), "%d runs", s.runs);
+    CHECK(access(UNDER("store/pack.importance"), F_OK) != 0, "it stays");
+    options.dtype = "packed";
+    CHECK(pack(UNDER("model"), UNDER("none"), &options, NULL, NULL, NULL, &err) == LAMINA_E_USAGE &&
+              strstr(err.text, "calibrate") && strstr(err.text, "packed"),
+          "%s", err.text);
+    calibrating = NULL;
+    end_scratch();
+}
+
+/* Bits a weight of all matrices. */
+static double bits_of(const opened *o, int *types)
+{
+    double bits = 0, weights = 0;
+    bool seen[DT_COUNT] = {false};
+    *types = 0;
+    for (size_t i = 0; i < o->c->n_tensors; i++) {
+        const tensor *t = &o->c->tensors[i];
+        if (t->n_dims != 2 || !strstr(t->name, "weight") || strstr(t->name, "spare")) continue;
+        bits += 8 * (double)t->bytes;
+        weights += (double)t->shape[0] * (double)t->shape[1];
+        *types += !seen[t->type];
+        seen[t->type] = true;
+    }
+    return bits / weights;
+}
+
+static void bits_are_distributed(void)
+{
+    static const struct {
+        const char *dtype;
+        double bits;
+    } tries[] = {{"bits=5", 5}, {"bits=6.5", 6.5}, {"bits=8.5", 8.5}};
+    lamina_error err = {0};
+    begin_scratch();
+    make_model("model", &(recipe){.layers = 6, .shards = 2, .seed = 13, .fill = FILL_NORMAL, .ffn = 1088});
+    for (size_t i = 0; i < sizeof tries / sizeof *tries; i++) {
+        lamina_pack_options options = {.dtype = tries[i].dtype};
+        opened o;
+        int types;
+        REQUIRE(pack(UNDER("model"), UNDER("store"), &options, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
+        options.memory = 1 << 20;
+        REQUIRE(pack(UNDER("model"), UNDER("again"), &options, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
+        CHECK(trees_equal(UNDER("store"), UNDER("again")), "memory changes the bytes");
+        REQUIRE(open_model(UNDER("store"), &o, &err) == LAMINA_OK, "%s", err.text);
+        double bits = bits_of(&o, &types);
+        CHECK(bits <= tries[i].bits && bits > tries[i].bits - 0.15 && (types > 1 || tries[i].bits > 8),
+              "%s: %g bits, %d types", tries[i].dtype, bits, types);
+        close_model(&o);
+        remove_tree(UNDER("store"));
+        remove_tree(UNDER("again"));
+    }
+    lamina_pack_options options = {.dtype = "bits=3"};
+    CHECK(pack(UNDER("model"), UNDER("store"), &options, NULL, NULL, NULL, &err) == LAMINA_E_USAGE &&
+              strstr(err.text, "too few") && strstr(err.text, "the least is bits=4."),
+          "%s", err.text);
+    options.dtype = "size=1M";
+    lamina_pack_info info;
+    REQUIRE(pack(UNDER("model"), UNDER("store"), &options, NULL, NULL, &info, &err) == LAMINA_OK, "%s", err.text);
+    CHECK(info.bytes_after <= 1 << 20 && info.bytes_after > 15 << 16, "%llu bytes",
+          (unsigned long long)info.bytes_after);
+    end_scratch();
+}
+
 TEST_MAIN(T(every_bit_comes_back), T(types_are_what_they_should_be), T(random_bits_are_copied),
           T(nothing_depends_on_how), T(a_wrong_row_is_not_written), T(rows_must_fit_the_memory),
           T(a_survey_is_made_once), T(damage_is_found), T(blocks_are_the_quantisers), T(odd_numbers_are_not_quantised),
-          T(dtypes_are_checked))
+          T(dtypes_are_checked), T(rows_are_quantised_by_moments), T(a_text_is_read_once), T(bits_are_distributed))
