@@ -90,24 +90,18 @@ static lamina_status moments_give(const lamina_engine *e, float **out, lamina_er
 
 /* ---- the text ----------------------------------------------------------------------------------------------------- */
 
-typedef struct ids {
-    int32_t *id;
-    size_t n;
-    bool opens; /* id[0] is what the tokenizer puts before every text */
-} ids;
-
-static lamina_status tokens_of(const calibration_run *c, ids *out, lamina_error *err)
+static lamina_status tokens_of(const calibration_run *c, calibration_tokens *out, lamina_error *err)
 {
     lamina_engine *e = c->e;
     int32_t *bare = NULL;
     size_t n_bare = 0;
-    if (!e->tok) return error_set(err, LAMINA_E_UNSUPPORTED, "calibrate: %s", e->no_tokenizer.text);
+    if (!e->tok)
+        return error_set(err, LAMINA_E_UNSUPPORTED, "calibrate: %s",
+                         e->no_tokenizer.text[0] ? e->no_tokenizer.text : "the model was opened without its tokenizer");
     TRY(tokenizer_encode(e->tok, e->m, c->text, c->bytes, LAMINA_NO_SPECIAL, &bare, &n_bare, err));
     lamina_status status = tokenizer_encode(e->tok, e->m, c->text, c->bytes, 0, &out->id, &out->n, err);
     out->opens = status == LAMINA_OK && out->n > n_bare && (n_bare == 0 || out->id[0] != bare[0]);
     mem_free(e->m, bare);
-    if (status == LAMINA_OK && out->n < 2)
-        status = error_set(err, LAMINA_E_USAGE, "calibrate: expected a text of at least 2 tokens, found %zu", out->n);
     return status;
 }
 
@@ -138,7 +132,8 @@ typedef struct span {
 } span;
 
 /* One window, in as many passes as the plan's rows want. */
-static lamina_status read_window(lamina_session *s, const ids *t, span w, telling *progress, lamina_error *err)
+static lamina_status read_window(lamina_session *s, const calibration_tokens *t, span w, telling *progress,
+                                 lamina_error *err)
 {
     lamina_engine *e = s->engine;
     bool add = t->opens && w.from > 0;
@@ -157,13 +152,13 @@ static lamina_status read_window(lamina_session *s, const ids *t, span w, tellin
 }
 
 /* Tokens of the text that the window from `from` on holds. */
-static size_t window_at(const lamina_engine *e, const ids *t, size_t from)
+static size_t window_at(const lamina_engine *e, const calibration_tokens *t, size_t from)
 {
     size_t most = e->plan.context - (t->opens && from > 0);
     return t->n - from < most ? t->n - from : most;
 }
 
-static uint64_t passes_of(const lamina_engine *e, const ids *t)
+static uint64_t passes_of(const lamina_engine *e, const calibration_tokens *t)
 {
     uint64_t n = 0;
     for (size_t from = 0, tokens; from < t->n; from += tokens) {
@@ -173,7 +168,7 @@ static uint64_t passes_of(const lamina_engine *e, const ids *t)
     return n;
 }
 
-static lamina_status read_text(lamina_engine *e, const ids *t, telling *progress, lamina_error *err)
+static lamina_status read_text(lamina_engine *e, const calibration_tokens *t, telling *progress, lamina_error *err)
 {
     lamina_session *s;
     TRY(lamina_session_open(e, 0, &s, err));
@@ -188,14 +183,8 @@ static lamina_status read_text(lamina_engine *e, const ids *t, telling *progress
     return status;
 }
 
-static lamina_status run(const calibration_run *c, const ids *t, float **out, lamina_error *err)
+static lamina_status read_started(lamina_engine *e, const calibration_tokens *t, lamina_error *err)
 {
-    lamina_engine *e = c->e;
-    uint32_t longest = e->model->max_context;
-    lamina_budget budget = {.memory = c->memory, .context = longest && longest < WINDOW ? longest : WINDOW};
-    if (t->n < budget.context) budget.context = (uint32_t)t->n;
-    TRY(moments_new(e, err)); /* before the plan, which counts what is resident */
-    TRY(lamina_start(e, &budget, NULL, err));
     telling progress = {.fn = e->options.progress, .user = e->options.progress_user, .began = os_seconds()};
     progress.passes = passes_of(e, t);
     if (progress.fn) {
@@ -205,20 +194,38 @@ static lamina_status run(const calibration_run *c, const ids *t, float **out, la
     lamina_status status = read_text(e, t, &progress, err);
     e->options.progress = progress.fn;
     e->options.progress_user = progress.user;
-    engine_stop(e);
-    return status == LAMINA_OK ? moments_give(e, out, err) : status;
+    return status;
+}
+
+lamina_status calibrate_tokens(const calibration_run *c, const calibration_tokens *t, float **out, lamina_error *err)
+{
+    lamina_engine *e = c->e;
+    uint32_t longest = e->model->max_context;
+    lamina_budget budget = {.memory = c->memory, .rows = c->rows};
+    budget.context = longest && longest < WINDOW ? longest : WINDOW;
+    if (t->n < budget.context) budget.context = (uint32_t)t->n;
+    if (e->started)
+        return error_set(err, LAMINA_E_USAGE, "%s: calibrating wants an engine that has not been started", e->path);
+    if (t->n < 2)
+        return error_set(err, LAMINA_E_USAGE, "calibrate: expected a text of at least 2 tokens, found %zu", t->n);
+    lamina_status status = moments_new(e, err); /* before the plan, which counts what is resident */
+    if (status == LAMINA_OK) status = lamina_start(e, &budget, NULL, err);
+    if (status == LAMINA_OK) {
+        status = read_started(e, t, err);
+        engine_stop(e);
+    }
+    if (status == LAMINA_OK) status = moments_give(e, out, err);
+    moments_free(e);
+    os_trim_heap();
+    return status;
 }
 
 lamina_status calibrate(void *calibration, float **out, lamina_error *err)
 {
     const calibration_run *c = calibration;
-    ids t = {0};
-    if (c->e->started)
-        return error_set(err, LAMINA_E_USAGE, "%s: calibrating wants an engine that has not been started", c->e->path);
+    calibration_tokens t = {0};
     lamina_status status = tokens_of(c, &t, err);
-    if (status == LAMINA_OK) status = run(c, &t, out, err);
-    moments_free(c->e);
+    if (status == LAMINA_OK) status = calibrate_tokens(c, &t, out, err);
     mem_free(c->e->m, t.id);
-    os_trim_heap();
     return status;
 }

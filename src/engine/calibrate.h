@@ -16,14 +16,23 @@ typedef struct moments {
 /* e->moments is there: adds what w is about to be applied to, x [n, k]. */
 void moments_add(pass *p, const weight *w, const float *x, uint32_t n, uint64_t k);
 
-/* Of an engine that has not been started: passes over the text, within a budget of so many bytes for the process (0: what
- * is free). For store_calibration. */
+typedef struct calibration_tokens {
+    int32_t *id;
+    size_t n;
+    bool opens; /* id[0] is what the tokenizer puts before every text: before each window, then */
+} calibration_tokens;
+
 typedef struct calibration_run {
-    lamina_engine *e;
+    lamina_engine *e; /* not started */
     const char *text;
     size_t bytes;
-    uint64_t memory;
+    uint64_t memory; /* of the process; 0: what is free */
+    uint32_t rows;   /* of a pass at most; 0: what the memory allows */
 } calibration_run;
+
+/* Passes over tokens, in windows. out [tensors of the checkpoint]: see store_calibration. */
+lamina_status calibrate_tokens(const calibration_run *c, const calibration_tokens *t, float **out, lamina_error *err);
+/* The same over the text, as the tokenizer has it: for store_calibration. */
 lamina_status calibrate(void *calibration_run, float **out, lamina_error *err);
 
 #endif

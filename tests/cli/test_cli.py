@@ -4,6 +4,7 @@ import ast
 import json
 import math
 import os
+import pathlib
 import pty
 import re
 import resource
@@ -682,6 +683,32 @@ class Stores(WithModel):
             f.seek(-100, os.SEEK_END)
             f.write(bytes([byte[0] ^ 1]))
         self.bad(1, os.path.basename(victim), "verify", store)
+
+    def test_calibrate(self):
+        """By a text: other bytes than by the weights alone, the same whatever the memory, and a budget that holds."""
+        text = self.path("calibrate.txt")
+        with open(text, "w") as f:
+            f.write("the thin sand and the band in the hand " * 60)
+        stores = {}
+        for name, more in (("plain", []), ("by", ["--calibrate", text]),
+                           ("again", ["--calibrate", text, "--memory", "64M", "--threads", "1"])):
+            told = json.loads(self.good("pack", self.model, "-o", self.path(name), "--dtype", "bits=5", "--json", *more))
+            self.assertLess(told["tensor_bytes_after"], 0.36 * told["tensor_bytes_before"])
+            if "--memory" in more:
+                self.assertLess(told["peak_rss_bytes"], 64 << 20)
+            folder = os.path.join(self.path(name), "layers")
+            stores[name] = b"".join(p.read_bytes() for p in sorted(pathlib.Path(folder).iterdir()))
+        self.assertEqual(stores["by"], stores["again"])
+        self.assertNotEqual(stores["by"], stores["plain"])
+        self.good("verify", self.path("by"))
+        self.bad(2, "nothing is quantised", "pack", self.model, "-o", self.path("no"), "--calibrate", text)
+        self.bad(2, "nothing is quantised", "pack", self.model, "-o", self.path("no"), "--calibrate", text, "--dtype", "packed")
+        self.bad(1, "gone.txt", "pack", self.model, "-o", self.path("no"), "--calibrate", self.path("gone.txt"), "--dtype", "q8_0")
+        self.bad(2, "at least 2 tokens", "pack", self.model, "-o", self.path("no"), "--calibrate", os.devnull, "--dtype", "q8_0")
+        self.bad(1, "tokenizer", "pack", self.mute, "-o", self.path("no"), "--calibrate", text, "--dtype", "q8_0")
+        self.bad(1, "expected at least", "pack", self.model, "-o", self.path("no"), "--calibrate", text, "--dtype", "q8_0",
+                 "--memory", "2M")
+        self.assertFalse(os.path.exists(self.path("no")))
 
     def test_delete_original(self):
         source, store = self.path("doomed"), self.path("doomed.store")
