@@ -5,12 +5,13 @@
 #
 # CHECKPOINT needs a tokenizer that transformers reads. WORK is a folder for AirLLM's virtual environment and its split
 # copy of the checkpoint (kept). Needs python3 with venv and the right to make memory cgroups (bench/capped).
-# Environment: ROUNDS (default 3), TOKENS (default 4), LAMINA (default build/lamina).
+# Environment: ROUNDS (default 3), TOKENS (default 4), LAMINA (default build/lamina), DTYPE (of lamina's store, as
+# "packed"; default: as the checkpoint is).
 set -eu
-[ $# -ge 2 ] || { sed -n '2,8p' "$0"; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,9p' "$0"; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 checkpoint=$(cd "$1" && pwd) work=$2 limit=${3:-4096M}
-rounds=${ROUNDS:-3} tokens=${TOKENS:-4} lamina=${LAMINA:-$here/../build/lamina}
+rounds=${ROUNDS:-3} tokens=${TOKENS:-4} lamina=${LAMINA:-$here/../build/lamina} dtype=${DTYPE:-}
 mkdir -p "$work"
 work=$(cd "$work" && pwd)
 
@@ -19,8 +20,8 @@ if [ ! -x "$work/venv-airllm/bin/python" ]; then
     "$work/venv-airllm/bin/pip" install -q "airllm==4.0.0"
 fi
 python=$work/venv-airllm/bin/python
-store=$work/$(basename "$checkpoint").store
-[ -f "$store/manifest.json" ] || "$lamina" pack "$checkpoint" -o "$store"
+store=$work/$(basename "$checkpoint")${dtype:+.$dtype}.store
+[ -f "$store/manifest.json" ] || "$lamina" pack "$checkpoint" -o "$store" ${dtype:+--dtype "$dtype"}
 
 cat >"$work/airllm_decode.py" <<'PY'
 import sys, time

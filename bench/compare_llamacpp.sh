@@ -5,14 +5,15 @@
 #
 # WORK is a folder for what is built and converted (kept: a second run begins at once). llama.cpp comes from the source
 # package of llama-cpp-python on PyPI. Needs python3 with venv, cmake, a C++ compiler, and the right to make memory
-# cgroups (bench/capped). Environment: ROUNDS (default 3), THREADS (default: nproc), LAMINA (default build/lamina).
+# cgroups (bench/capped). Environment: ROUNDS (default 3), THREADS (default: nproc), LAMINA (default build/lamina),
+# DTYPE (of lamina's store, as "packed"; default: as the checkpoint is).
 set -eu
-[ $# -ge 2 ] || { sed -n '2,9p' "$0"; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,10p' "$0"; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 checkpoint=$1 work=$2
 shift 2
 [ $# -gt 0 ] || set -- all 5100M 3200M 1600M
-rounds=${ROUNDS:-3} threads=${THREADS:-$(nproc)} lamina=${LAMINA:-$here/../build/lamina}
+rounds=${ROUNDS:-3} threads=${THREADS:-$(nproc)} lamina=${LAMINA:-$here/../build/lamina} dtype=${DTYPE:-}
 # shellcheck source=bench/llamacpp.sh
 . "$here/llamacpp.sh"
 mkdir -p "$work"
@@ -22,9 +23,9 @@ llamacpp_program "$work" llama-bench
 llama_bench=$work/build/bin/llama-bench
 
 name=$(basename "$checkpoint")
-gguf=$work/$name.gguf store=$work/$name.store
+gguf=$work/$name.gguf store=$work/$name${dtype:+.$dtype}.store
 [ -f "$gguf" ] || { "$python" "$here/hf_to_gguf.py" "$checkpoint" "$gguf.part" && mv "$gguf.part" "$gguf"; }
-[ -f "$store/manifest.json" ] || "$lamina" pack "$checkpoint" -o "$store"
+[ -f "$store/manifest.json" ] || "$lamina" pack "$checkpoint" -o "$store" ${dtype:+--dtype "$dtype"}
 
 json() { "$python" -c 'import json,sys; d=json.load(sys.stdin); print(eval(sys.argv[1], {"d": d}))' "$1"; }
 median() { sort -g | awk '{ v[NR] = $1 } END { print NR ? (v[int((NR + 1) / 2)] + v[int(NR / 2) + 1]) / 2 : "nan" }'; }

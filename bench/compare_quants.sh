@@ -8,7 +8,8 @@
 # bench/hf_to_gguf.py can write. llama.cpp's llama-quantize and lamina pack --dtype quantise it, without calibration, every
 # matrix to the same type (llama.cpp: --pure); a type that ends in _S, _M or _L is llama.cpp's mixture of that name. WORK is
 # a folder for what is built and made (kept: a second run begins at once). A TYPE that is a path is a model that somebody
-# else has quantised, and is compared as it is.
+# else has quantised, and is compared as it is; one with "=" (bits=4.5) or in small letters (nf4) is lamina's alone. With
+# $CALIBRATE, a text, lamina's rows come twice, the second time by --calibrate.
 #
 # The text: $TEXT, or this repository's documents. Environment: LAMINA (default build/lamina), MEMORY (default 2G), TOKENS
 # (default all), CONTEXT (default 512, in windows side by side), THREADS.
@@ -43,7 +44,7 @@ size() { # MODEL -> bytes | bits per weight
 }
 
 row() { # WHO TYPE MODEL: evaluates it, and prints its line of the table; before the first line that of the source
-    log=$work/$name.$1.$2.json
+    log=$work/$name.$(printf %s "$1" | tr ' ' -).$2.json
     "$lamina" eval "$3" "$text" --against "$source" --logits-cache "$logits" --context "$context" --stride "$context" \
         -n "$tokens" --memory "$memory" ${THREADS:+--threads "$THREADS"} --json >"$log" 2>"$work/eval.log" ||
         { printf '| %s | %s | %s |\n' "$1" "$2" "$(tail -n 1 "$work/eval.log")"; return 0; }
@@ -55,15 +56,31 @@ row() { # WHO TYPE MODEL: evaluates it, and prints its line of the table; before
         100 * d["top1_agreement"], 100 * d["top1_agreement_stderr"])' <"$log")"
 }
 
+lamina_row() { # TYPE: by the weights alone and, where there is a text, by that
+    spec=$(printf %s "$1" | tr '[:upper:]' '[:lower:]')
+    for by in "" "$calibrate"; do
+        [ -n "$by" ] || [ -n "$first" ] || continue
+        first=
+        made=$work/$name.$1${by:+.by.$(sha256sum <"$by" | cut -c1-8)}.store
+        [ -f "$made/manifest.json" ] ||
+            "$lamina" pack "$source" -o "$made" --dtype "$spec" --memory "$memory" ${by:+--calibrate "$by"} >"$work/pack.log" 2>&1 ||
+            { printf '| lamina | %s | %s |\n' "$1" "$(tail -n 1 "$work/pack.log")"; continue; }
+        row "lamina${by:+ calibrated}" "$1" "$made"
+    done
+}
+
 headed=
+calibrate=${CALIBRATE:-}
 printf '%s over %s bytes of text, windows of %s tokens\n\n' "$name" "$(wc -c <"$text" | tr -d ' ')" "$context"
 printf '| quantiser | type | bytes | bits a weight | perplexity | KL divergence, mean | 99th percentile | same top token, %% |\n'
 printf '|---|---|---|---|---|---|---|---|\n'
 for type in "$@"; do
+    first=yes
     if [ -e "$type" ]; then
         row given "$(basename "$type")" "$type"
         continue
     fi
+    case $type in *=* | [a-z]*) lamina_row "$type"; continue ;; esac
     pure=--pure
     case $type in *_S | *_M | *_L) pure= ;; esac
     llamacpp_program "$work" llama-quantize
@@ -71,10 +88,5 @@ for type in "$@"; do
     [ -f "$made" ] || { "$work/build/bin/llama-quantize" $pure "$source" "$made.part" "$type" >"$work/quantize.log" 2>&1 &&
         mv "$made.part" "$made"; }
     row llama.cpp "$type" "$made"
-    [ -n "$pure" ] || continue
-    "$lamina" pack --help | grep -q -- --dtype || continue
-    made=$work/$name.$type.store lower=$(printf %s "$type" | tr '[:upper:]' '[:lower:]')
-    [ -f "$made/manifest.json" ] || "$lamina" pack "$source" -o "$made" --dtype "$lower" >"$work/pack.log" 2>&1 ||
-        { printf '| lamina | %s | %s |\n' "$type" "$(tail -n 1 "$work/pack.log")"; continue; }
-    row lamina "$type" "$made"
+    [ -z "$pure" ] || lamina_row "$type"
 done
