@@ -371,6 +371,12 @@ typedef struct lamina_pack_info {
     lamina_pack_change changes[LAMINA_PACK_CHANGES]; /* by bytes, the most first; what has no room is left out */
     lamina_pack_tensor
         worst[LAMINA_PACK_WORST]; /* of what was changed: the largest error, then the least gained, first */
+    /* Matrices that dtype asked to round and that were copied, the first of them, and why: "is quantised already". Of a run
+     * that goes on with an earlier one 0. */
+    uint32_t n_kept;
+    uint64_t kept_bytes;
+    char kept_name[160];
+    const char *kept_why; /* static; NULL: n_kept is 0 */
 } lamina_pack_info;
 
 /* Writes the opened model as a store (a folder). Resumes what an earlier run left. options, info may be NULL. */

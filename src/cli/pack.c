@@ -85,6 +85,14 @@ static void print_changes(const lamina_pack_info *info)
     }
 }
 
+/* What was asked for and could not be. */
+static void print_kept(const lamina_pack_info *info)
+{
+    if (!info->n_kept) return;
+    printf("  kept as it is: %u matrices, %s (%s %s%s)\n", info->n_kept, human_bytes(info->kept_bytes).text,
+           info->kept_name, info->kept_why, info->n_kept > 1 ? " ..." : "");
+}
+
 static int report(const work *w, const lamina_pack_info *info)
 {
     lamina_stats stats = {0};
@@ -103,6 +111,8 @@ static int report(const work *w, const lamina_pack_info *info)
         json_set_bytes(object, "tensor_bytes_after", info->bytes_after);
         json_object_set_new(object, "changes", json_of_changes(info));
         json_object_set_new(object, "worst", json_of_worst(info));
+        json_set_bytes(object, "kept", info->n_kept);
+        json_set_bytes(object, "kept_bytes", info->kept_bytes);
         if (w->engine) json_set_bytes(object, "peak_rss_bytes", stats.peak_rss_bytes);
         return json_print(object);
     }
@@ -111,6 +121,7 @@ static int report(const work *w, const lamina_pack_info *info)
     if (info->bytes_reused) printf(", %s found from an earlier run", human_bytes(info->bytes_reused).text);
     printf("\n");
     print_changes(info);
+    print_kept(info);
     return finish_stdout();
 }
 

@@ -35,6 +35,8 @@ typedef struct packing {
     uint64_t reused;
     bool draft_sound; /* the draft has been read back */
     bool made_folder;
+    targets_kept kept;
+    char kept_name[160];
 } packing;
 
 lamina_status store_replace(memory *m, const char *folder, const char *name, const void *data, size_t bytes,
@@ -461,7 +463,8 @@ static lamina_status lay_out(packing *p, const model *from, lamina_error *err)
     if (status == LAMINA_OK && c) status = c->run(c->user, moments, err);
     if (status == LAMINA_OK)
         status = targets_choose(p->job, p->im, from, p->options->dtype, (const float *const *)moments,
-                                buffers_beside(p, moments_bytes(from, moments)), targets, err);
+                                buffers_beside(p, moments_bytes(from, moments)), targets, &p->kept, err);
+    if (p->kept.n) snprintf(p->kept_name, sizeof p->kept_name, "%s", from->source->tensors[p->kept.first].name);
     if (status == LAMINA_OK) status = image_lay_out(p->im, from, targets, err);
     for (size_t i = 0; moments && i < n; i++) mem_free(m, moments[i]);
     mem_free(m, moments);
@@ -573,7 +576,11 @@ static void end(packing *p, lamina_pack_info *info, double began)
             .bytes_reused = p->reused,
             .files = p->im->n_files,
             .seconds = os_seconds() - began,
+            .n_kept = p->kept.n,
+            .kept_bytes = p->kept.bytes,
+            .kept_why = p->kept.why,
         };
+        memcpy(info->kept_name, p->kept_name, sizeof info->kept_name);
         count_changes(p->im, info);
     }
     journal_close(&p->j);

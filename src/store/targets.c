@@ -154,10 +154,23 @@ static lamina_status distribute(const choice *c, const recipe *r, recipe_target 
     return status;
 }
 
+static void count_kept(const checkpoint *c, const recipe_target *asked, targets_kept *kept)
+{
+    for (size_t i = 0; i < c->n_tensors; i++) {
+        if (asked[i].form != RECIPE_KEEP || !asked[i].why) continue;
+        if (!kept->n++) {
+            kept->first = i;
+            kept->why = asked[i].why;
+        }
+        kept->bytes += c->tensors[i].bytes;
+    }
+}
+
 static lamina_status follow(const choice *c, const recipe *r, recipe_target *asked, image_target *targets,
-                            lamina_error *err)
+                            targets_kept *kept, lamina_error *err)
 {
     TRY(recipe_targets(r, c->from, asked, err));
+    count_kept(c->from->source, asked, kept);
     TRY(distribute(c, r, asked, err));
     for (size_t i = 0; i < c->from->source->n_tensors; i++)
         if (asked[i].form == RECIPE_BLOCKS && c->from->source->tensors[i].bytes)
@@ -166,9 +179,11 @@ static lamina_status follow(const choice *c, const recipe *r, recipe_target *ask
 }
 
 lamina_status targets_choose(const store_job *job, const image *im, const model *from, const char *spec,
-                             const float *const *moments, uint64_t buffers, image_target *targets, lamina_error *err)
+                             const float *const *moments, uint64_t buffers, image_target *targets, targets_kept *kept,
+                             lamina_error *err)
 {
     const checkpoint *c = from->source;
+    *kept = (targets_kept){0};
     for (size_t i = 0; i < c->n_tensors; i++) {
         const tensor *t = &c->tensors[i];
         targets[i] = (image_target){.type = t->type, .row_bytes = t->row_bytes, .of = t->of};
@@ -179,7 +194,7 @@ lamina_status targets_choose(const store_job *job, const image *im, const model 
     TRY(recipe_parse(job->m, spec, &r, err));
     const choice ch = {.job = job, .im = im, .from = from, .moments = moments, .buffers = buffers};
     recipe_target *asked = mem_array(job->m, MEM_OTHER, c->n_tensors, sizeof *asked, err);
-    lamina_status status = asked ? follow(&ch, r, asked, targets, err) : NO_MEMORY(err);
+    lamina_status status = asked ? follow(&ch, r, asked, targets, kept, err) : NO_MEMORY(err);
     mem_free(job->m, asked);
     recipe_free(r);
     return status;

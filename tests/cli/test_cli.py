@@ -710,6 +710,14 @@ class Stores(WithModel):
                  "--memory", "2M")
         self.assertFalse(os.path.exists(self.path("no")))
 
+    def test_what_is_quantised_already_is_kept(self):
+        first, second = self.path("first"), self.path("second")
+        self.good("pack", self.model, "-o", first, "--dtype", "q8_0,layers[1].*=packed")
+        told = json.loads(self.good("pack", first, "-o", second, "--dtype", "q4_0", "--json"))
+        self.assertEqual(told["kept"], 37)  # 44 matrices less the layer that was packed, which is rounded now
+        text = self.good("pack", second, "-o", self.path("third"), "--dtype", "q4_0").decode()
+        self.assertRegex(text, r"kept as it is: 44 matrices, .* \(\S+ is quantised already \.\.\.\)")
+
     def test_delete_original(self):
         source, store = self.path("doomed"), self.path("doomed.store")
         tiny_model.write(source)
