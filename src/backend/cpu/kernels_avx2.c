@@ -335,19 +335,15 @@ INLINE v32 nibbles_k(const uint8_t *q, bool high, v16 scale, v16 least)
     return (v32){v16_fma(scale, x.lo, least), v16_fma(scale, x.hi, least)};
 }
 
-/* Bit i of h comes to lane i of eight. */
-INLINE __m256 add_bits(__m256 x, uint32_t h)
+INLINE void five_bits(const uint8_t *q, uint32_t h, uint8_t bits, uint8_t *out)
 {
-    __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-    __m256i set = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)h), bit), bit);
-    return _mm256_add_ps(x, _mm256_and_ps(_mm256_castsi256_ps(set), _mm256_set1_ps(16.0f)));
-}
-
-INLINE v32 five_bits(const uint8_t *q, uint32_t h)
-{
-    v32 x = nibbles(q);
-    return (v32){{add_bits(x.lo.a, h), add_bits(x.lo.b, h >> 8)},
-                 {add_bits(x.hi.a, h >> 16), add_bits(x.hi.b, h >> 24)}};
+    const __m256i bit = _mm256_set1_epi64x((int64_t)0x8040201008040201);
+    const __m256i spread = _mm256_set_epi64x(0x0303030303030303, 0x0202020202020202, 0x0101010101010101, 0);
+    __m128i x = _mm_loadu_si128((const void *)q);
+    __m256i y = _mm256_inserti128_si256(_mm256_castsi128_si256(x), _mm_srli_epi16(x, 4), 1);
+    __m256i set = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32((int)h), spread), bit);
+    set = _mm256_and_si256(_mm256_cmpeq_epi8(set, bit), _mm256_set1_epi8((char)bits));
+    _mm256_storeu_si256((void *)out, _mm256_or_si256(_mm256_and_si256(y, _mm256_set1_epi8(15)), set));
 }
 
 typedef struct b64 {

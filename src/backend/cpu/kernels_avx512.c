@@ -304,12 +304,13 @@ INLINE v32 nibbles_k(const uint8_t *q, bool high, v16 scale, v16 least)
     return (v32){_mm512_permutexvar_ps(x, table), _mm512_permutexvar_ps(y, table)};
 }
 
-INLINE v32 five_bits(const uint8_t *q, uint32_t h)
+INLINE void five_bits(const uint8_t *q, uint32_t h, uint8_t bits, uint8_t *out)
 {
-    v32 x = nibbles(q, counting());
-    v16 high = _mm512_set1_ps(16.0f);
-    return (v32){_mm512_mask_add_ps(x.lo, (__mmask16)h, x.lo, high),
-                 _mm512_mask_add_ps(x.hi, (__mmask16)(h >> 16), x.hi, high)};
+    __m128i x = _mm_loadu_si128((const void *)q);
+    __m256i y = _mm256_inserti128_si256(_mm256_castsi128_si256(x), _mm_srli_epi16(x, 4), 1);
+    y = _mm256_and_si256(y, _mm256_set1_epi8(15));
+    y = _mm256_mask_add_epi8(y, h, y, _mm256_set1_epi8((char)bits));
+    _mm256_storeu_si256((void *)out, y);
 }
 
 typedef __m512i b64;

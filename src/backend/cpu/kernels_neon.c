@@ -331,19 +331,19 @@ INLINE v32 nibbles_k(const uint8_t *q, bool high, v16 scale, v16 least)
     return (v32){v16_fma(scale, signed_lanes(a), least), v16_fma(scale, signed_lanes(b), least)};
 }
 
-/* Bit i of h comes to byte i, as 16. */
-INLINE uint8x16_t spread_bits(uint32_t h)
+/* Bit i of h comes to byte i, as `bits`. */
+INLINE uint8x16_t spread_bits(uint32_t h, uint8_t bits)
 {
     const uint8x16_t bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
     uint8x16_t bytes = vcombine_u8(vdup_n_u8((uint8_t)h), vdup_n_u8((uint8_t)(h >> 8)));
-    return vandq_u8(vtstq_u8(bytes, bit), vdupq_n_u8(16));
+    return vandq_u8(vtstq_u8(bytes, bit), vdupq_n_u8(bits));
 }
 
-INLINE v32 five_bits(const uint8_t *q, uint32_t h)
+INLINE void five_bits(const uint8_t *q, uint32_t h, uint8_t bits, uint8_t *out)
 {
     uint8x16_t x = vld1q_u8(q);
-    int8x16_t lo = vreinterpretq_s8_u8(spread_bits(h)), hi = vreinterpretq_s8_u8(spread_bits(h >> 16));
-    return (v32){signed_lanes(vorrq_s8(low_nibbles(x), lo)), signed_lanes(vorrq_s8(high_nibbles(x), hi))};
+    vst1q_u8(out, vorrq_u8(vandq_u8(x, vdupq_n_u8(15)), spread_bits(h, bits)));
+    vst1q_u8(out + 16, vorrq_u8(vshrq_n_u8(x, 4), spread_bits(h >> 16, bits)));
 }
 
 typedef struct b64 {

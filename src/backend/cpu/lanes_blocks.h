@@ -10,7 +10,7 @@
  *   centred_nibbles(q, s)      of 16 bytes q: s * (nibble - 8), the low ones, then the high ones
  *   scaled_nibbles(q, s, m)    s * nibble + m of them
  *   nibbles_k(q, high, s, m)   s * nibble + m of the low or the high ones of 32 bytes
- *   five_bits(q, h)            32 numbers of five bits: nibbles as above, below the bits of h
+ *   five_bits(q, h, bits, out) 32 bytes: nibbles as above, with `bits` where h has ones
  *   SCALES_K                   scales_by_words below, or the level's own
  *   b64                        sixty-four bytes: one register of AVX-512, two of AVX2, four of NEON
  *   b64_load, b64_twice        64 bytes; 32 bytes, twice
@@ -100,20 +100,68 @@ INLINE v32 load32_q4_1(weight_row w, uint64_t g)
     return scaled_nibbles(p + 4, v16_set1(half_at(p)), v16_set1(half_at(p + 2)));
 }
 
+/* A nibble less 16 is the nibble below four ones: where the fifth bit is not. */
+INLINE void bits_q5_0(const uint8_t *p, uint8_t *q)
+{
+    five_bits(p + 6, ~(uint32_t)half_word_at(p + 2), 0xf0, q);
+}
+
+INLINE void ready_q5_0(const uint8_t *p, stretch *s)
+{
+    UNROLL for (uint32_t i = 0; i < STRETCH; i++)
+    {
+        s->scale[i] = half_first(p + 22 * i);
+        bits_q5_0(p + 22 * i, s->q + GROUP * i);
+    }
+}
+
+INLINE v32 part_q5_0(const uint8_t *p, const stretch *s, uint32_t i)
+{
+    (void)p;
+    return scaled_bytes32(s->q + GROUP * i, s->scale[i], s->scale[i]);
+}
+
 INLINE v32 load32_q5_0(weight_row w, uint64_t g)
 {
     const uint8_t *p = w.data + g * 22;
-    v32 q = five_bits(p + 6, (uint32_t)half_word_at(p + 2));
-    v16 d = v16_set1(half_at(p)), middle = v16_set1(16.0f);
-    return (v32){v16_mul(d, v16_sub(q.lo, middle)), v16_mul(d, v16_sub(q.hi, middle))};
+    uint8_t q[GROUP];
+    bits_q5_0(p, q);
+    return scaled_bytes32(q, half_at(p), half_at(p));
+}
+
+INLINE v32 raised_bytes32(const uint8_t *q, float scale, float least)
+{
+    v16 d = v16_set1(scale), m = v16_set1(least);
+    return (v32){v16_fma(d, v16_bytes(q), m), v16_fma(d, v16_bytes(q + LANES), m)};
+}
+
+INLINE void bits_q5_1(const uint8_t *p, uint8_t *q)
+{
+    five_bits(p + 8, (uint32_t)half_word_at(p + 4), 0x10, q);
+}
+
+INLINE void ready_q5_1(const uint8_t *p, stretch *s)
+{
+    UNROLL for (uint32_t i = 0; i < STRETCH; i++)
+    {
+        s->scale[i] = half_first(p + 24 * i);
+        s->least[i] = half_first(p + 24 * i + 2);
+        bits_q5_1(p + 24 * i, s->q + GROUP * i);
+    }
+}
+
+INLINE v32 part_q5_1(const uint8_t *p, const stretch *s, uint32_t i)
+{
+    (void)p;
+    return raised_bytes32(s->q + GROUP * i, s->scale[i], s->least[i]);
 }
 
 INLINE v32 load32_q5_1(weight_row w, uint64_t g)
 {
     const uint8_t *p = w.data + g * 24;
-    v32 q = five_bits(p + 8, (uint32_t)half_word_at(p + 4));
-    v16 d = v16_set1(half_at(p)), m = v16_set1(half_at(p + 2));
-    return (v32){v16_fma(d, q.lo, m), v16_fma(d, q.hi, m)};
+    uint8_t q[GROUP];
+    bits_q5_1(p, q);
+    return raised_bytes32(q, half_at(p), half_at(p + 2));
 }
 
 /* ---- 256 elements with eight or sixteen scales --------------------------------------------------------------------- */
@@ -201,9 +249,8 @@ INLINE void ready_q5_k(const uint8_t *p, stretch *s)
 INLINE v32 part_q5_k(const uint8_t *p, const stretch *s, uint32_t i)
 {
     const uint8_t *q = s->q + i / 4 * 128 + i % 2 * 64 + i / 2 % 2 * 32;
-    v16 scale = v16_set1(s->scale[i]), least = v16_set1(s->scale[8 + i]);
     (void)p;
-    return (v32){v16_fma(scale, v16_bytes(q), least), v16_fma(scale, v16_bytes(q + LANES), least)};
+    return raised_bytes32(q, s->scale[i], s->scale[8 + i]);
 }
 
 INLINE void ready_q6_k(const uint8_t *p, stretch *s)
