@@ -16,7 +16,6 @@ extern const uint16_t grid_iq3_xxs[256], grid_iq3_s[512];
 /* X(name, type) for each of these types: they are whole in their blocks, whose groups of 32 elements stand alone. */
 #define GRID_TYPES(X)                                                                                                  \
     X(iq4_nl, DT_IQ4_NL)                                                                                               \
-    X(iq4_xs, DT_IQ4_XS)                                                                                               \
     X(iq2_xxs, DT_IQ2_XXS)                                                                                             \
     X(iq2_xs, DT_IQ2_XS)                                                                                               \
     X(iq2_s, DT_IQ2_S)                                                                                                 \

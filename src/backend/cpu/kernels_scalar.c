@@ -53,6 +53,7 @@ TYPE(mxfp4_pairs, DT_MXFP4_PAIRS)
 TYPE(nf4_pairs, DT_NF4_PAIRS)
 TYPE(fp4_pairs, DT_FP4_PAIRS)
 TYPE(int8_rows, DT_INT8_ROWS)
+TYPE(iq4_xs, DT_IQ4_XS)
 GRID_TYPES(TYPE)
 
 /* Rows of `packed` are read by the specification of their form. */
@@ -302,6 +303,7 @@ void kernels_scalar(kernels *k)
                               [DT_NF4_PAIRS] = ROW(nf4_pairs),
                               [DT_FP4_PAIRS] = ROW(fp4_pairs),
                               [DT_INT8_ROWS] = ROW(int8_rows),
+                              [DT_IQ4_XS] = ROW(iq4_xs),
                               GRID_TYPES(GRID_ROW)},
                    .block = block,
                    .axpy = axpy,

@@ -808,6 +808,7 @@ void LEVEL(kernels)(kernels *k)
                               [DT_NF4_PAIRS] = WEIGHT_ROW(nf4_pairs),
                               [DT_FP4_PAIRS] = WEIGHT_ROW(fp4_pairs),
                               [DT_INT8_ROWS] = WEIGHT_ROW(int8_rows),
+                              [DT_IQ4_XS] = WEIGHT_ROW(iq4_xs),
                               GRID_TYPES(GRID_ROW)},
                    .block = block,
                    .axpy = axpy,

@@ -41,11 +41,23 @@ INLINE v32 load32_iq4_nl(weight_row w, uint64_t g)
     return nibbles_of(b + 2, levels_16(LEVELS_IQ4), half_scale(b));
 }
 
-INLINE v32 load32_iq4_xs(weight_row w, uint64_t g)
+/* Nibbles and pairs of bits are spread over the bytes of a word. */
+INLINE void ready_iq4_xs(const uint8_t *b, stretch *s)
 {
-    const uint8_t *b = w.data + g / 8 * 136;
-    uint32_t j = g % 8, s = (b[4 + j / 2] >> 4 * (j % 2) & 15) | (grid_u16(b + 2) >> 2 * j & 3) << 4;
-    return nibbles_of(b + 8 + 16 * j, levels_16(LEVELS_IQ4), half_scale(b) * (float)((int32_t)s - 32));
+    uint64_t low = grid_u32(b + 4), high = grid_u16(b + 2);
+    low = (low | low << 16) & UINT64_C(0x0000ffff0000ffff);
+    low = (low | low << 8) & UINT64_C(0x00ff00ff00ff00ff);
+    low = (low | low << 4) & UINT64_C(0x0f0f0f0f0f0f0f0f);
+    high = (high | high << 24) & UINT64_C(0x000000ff000000ff);
+    high = (high | high << 12) & UINT64_C(0x000f000f000f000f);
+    high = (high | high << 6) & UINT64_C(0x0303030303030303);
+    v16 scale = v16_sub(v16_of_bytes(low | high << 4, 0), v16_set1(32.0f));
+    v16_store(s->scale, v16_mul(v16_set1(half_scale(b)), scale));
+}
+
+INLINE v32 part_iq4_xs(const uint8_t *b, const stretch *s, uint32_t i)
+{
+    return nibbles_of(b + 8 + 16 * i, levels_16(LEVELS_IQ4), s->scale[i]);
 }
 
 INLINE v32 load32_iq2_xxs(weight_row w, uint64_t g)
