@@ -2,7 +2,6 @@
 
 Each takes {name: float32 array} and gives ({name: tensor to store}, {name: float32 tensor that it means}).
 """
-import bitsandbytes.functional as bnb
 import numpy as np
 import torch
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
@@ -79,6 +78,8 @@ def by_linear(weights, code):
 
 
 def bnb_four_bits(weights, kind, nested):
+    import bitsandbytes.functional as bnb  # only these checkpoints need it
+
     def code(x):
         q, state = bnb.quantize_4bit(x.bfloat16(), blocksize=64, quant_type=kind, compress_statistics=nested)
         absmax = state.absmax
@@ -94,6 +95,8 @@ def bnb_four_bits(weights, kind, nested):
 
 
 def bnb_int8(weights):
+    import bitsandbytes.functional as bnb  # only these checkpoints need it
+
     def code(x):
         q, scale, _ = bnb.int8_vectorwise_quant(x.half())
         means = bnb.int8_vectorwise_dequant(q, scale)
