@@ -37,19 +37,21 @@ static bool row_fits(const float *x, uint64_t n, float most)
 }
 
 /* A power of two that brings the greatest of w to [1, 2), so that no product of a weight leaves f32's range; 0: there is
- * none greater than 0, or not all are numbers. */
+ * none greater than 0, or not all are numbers that are not negative, which are ordered as their bits are. */
 static float weight_scale(const float *w, uint32_t n)
 {
     union {
         float f;
         uint32_t u;
-    } x = {0};
+    } x;
+    uint32_t most = 0;
     for (uint32_t i = 0; i < n; i++) {
-        if (!(w[i] >= 0 && w[i] < INFINITY)) return 0;
-        x.f = w[i] > x.f ? w[i] : x.f;
+        uint32_t u;
+        memcpy(&u, &w[i], sizeof u);
+        most = u > most ? u : most;
     }
-    uint32_t exponent = x.u >> 23;
-    if (x.f == 0) return 0;
+    uint32_t exponent = most >> 23;
+    if (most == 0 || exponent >= 255) return 0;
     x.u = exponent < 254 ? (254 - (exponent ? exponent : 1)) << 23 : UINT32_C(1) << 22;
     return x.f;
 }

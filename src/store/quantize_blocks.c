@@ -41,8 +41,8 @@ void write_symmetric(const block_format *f, const tile *t, uint32_t n_blocks, ui
 {
     grid g;
     uint8_t q[BLOCK_MAX][LANES];
-    fit_scales(t, f->of, false, &g);
-    fit_levels(t, &g, f->of, q);
+    fit_best()->scales(t, f->of, false, &g);
+    fit_best()->levels(t, &g, f->of, q);
     for (uint32_t b = 0; b < n_blocks; b++, out += dtype_table[f->type].block_bytes) {
         put_f16(out, g.scale[b]);
         if (f->of.high > 100) {
@@ -67,8 +67,8 @@ void write_affine(const block_format *f, const tile *t, uint32_t n_blocks, uint8
 {
     grid g;
     uint8_t q[BLOCK_MAX][LANES];
-    fit_scales(t, f->of, true, &g);
-    fit_levels(t, &g, f->of, q);
+    fit_best()->scales(t, f->of, true, &g);
+    fit_best()->levels(t, &g, f->of, q);
     for (uint32_t b = 0; b < n_blocks; b++, out += dtype_table[f->type].block_bytes) {
         put_f16(out, g.scale[b]);
         put_f16(out + 2, -g.minus[b]);
@@ -113,9 +113,9 @@ void write_super_affine(const block_format *f, const tile *t, uint32_t n_blocks,
     grid g;
     uint8_t q[BLOCK_MAX][LANES];
     (void)n_blocks;
-    fit_super_affine(t, f->of, &s);
-    fit_super_grid(&s, 0, &g);
-    fit_levels(t, &g, f->of, q);
+    fit_best()->super_affine(t, f->of, &s);
+    fit_best()->super_grid(&s, 0, &g);
+    fit_best()->levels(t, &g, f->of, q);
     memset(out, 0, dtype_table[f->type].block_bytes);
     put_f16(out, s.d);
     put_f16(out + 2, s.m);
@@ -135,7 +135,7 @@ void read_super_affine(const block_format *f, const uint8_t *block, float *x)
     s.d = get_f16(block);
     s.m = get_f16(block + 2);
     get_multiples(block + 4, &s);
-    fit_super_grid(&s, 0, &g);
+    fit_best()->super_grid(&s, 0, &g);
     bool fifth = f->of.high > 15;
     const uint8_t *high = block + 16, *low = fifth ? block + 48 : block + 16;
     for (uint32_t i = 0; i < SUPER; i++) {
@@ -151,12 +151,12 @@ void write_q6_k(const block_format *f, const tile *t, uint32_t n_blocks, uint8_t
     grid g;
     uint8_t q[2][BLOCK_MAX][LANES], *low = out, *high = out + 128, *scales = out + 192;
     (void)n_blocks;
-    fit_super_symmetric(t, f->of, &s);
+    fit_best()->super_symmetric(t, f->of, &s);
     memset(out, 0, dtype_table[f->type].block_bytes);
     put_f16(out + 208, s.d);
     for (int i = 0; i < 2; i++) {
-        fit_super_grid(&s, i, &g);
-        fit_levels(&t[i], &g, f->of, q[i]);
+        fit_best()->super_grid(&s, i, &g);
+        fit_best()->levels(&t[i], &g, f->of, q[i]);
         for (int l = 0; l < LANES; l++) scales[i * LANES + l] = (uint8_t)(int)s.scale[i][l];
     }
     for (uint32_t i = 0; i < SUPER; i++) {
@@ -183,8 +183,8 @@ void write_nf4(const block_format *f, const tile *t, uint32_t n_blocks, uint8_t 
 {
     grid g;
     uint8_t q[BLOCK_MAX][LANES];
-    fit_scales(t, f->of, false, &g);
-    fit_levels(t, &g, f->of, q);
+    fit_best()->scales(t, f->of, false, &g);
+    fit_best()->levels(t, &g, f->of, q);
     for (uint32_t b = 0; b < n_blocks; b++, out += dtype_table[f->type].block_bytes) {
         put_f16(out, g.scale[b]);
         for (uint32_t i = 0; i < 32; i++) out[2 + i] = (uint8_t)(q[2 * i][b] << 4 | q[2 * i + 1][b]);

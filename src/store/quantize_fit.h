@@ -23,22 +23,29 @@ typedef struct levels {
     bool nf4; /* the sixteen levels of NF4 instead, of -1 .. 1 */
 } levels;
 
-/* The nearest levels, less `low`. */
-void fit_levels(const tile *t, const grid *g, levels of, uint8_t q[BLOCK_MAX][LANES]);
-
-/* The best grids found for each lane alone, scale and minus f16 numbers. affine: minus >= 0 is free, low must be 0.
- * Otherwise minus is 0 and the scale may be negative. */
-void fit_scales(const tile *t, levels of, bool affine, grid *best);
-
-extern const float nf4_levels[16];
-
 /* Super-blocks: `n` tiles whose scales (and minuses) are whole multiples of d (and m), f16 numbers. */
 typedef struct super {
     float d, m;
     float scale[2][LANES], minus[2][LANES]; /* the multiples */
 } super;
-void fit_super_grid(const super *s, int tile_index, grid *g);
-void fit_super_affine(const tile *t, levels of, super *out);    /* one tile; multiples 0 .. 63 */
-void fit_super_symmetric(const tile *t, levels of, super *out); /* two tiles; multiples -128 .. 127 */
+
+typedef struct fit_ops {
+    /* The nearest levels, less `low`. */
+    void (*levels)(const tile *t, const grid *g, levels of, uint8_t q[BLOCK_MAX][LANES]);
+    /* The best grids found for each lane alone, scale and minus f16 numbers. affine: minus >= 0 is free, low must be 0.
+     * Otherwise minus is 0 and the scale may be negative. */
+    void (*scales)(const tile *t, levels of, bool affine, grid *best);
+    void (*super_grid)(const super *s, int tile_index, grid *g);
+    void (*super_affine)(const tile *t, levels of, super *out);    /* one tile; multiples 0 .. 63 */
+    void (*super_symmetric)(const tile *t, levels of, super *out); /* two tiles; multiples -128 .. 127 */
+} fit_ops;
+
+extern const fit_ops fit_baseline; /* for any machine of this architecture */
+extern const fit_ops fit_avx2;     /* x86-64 alone */
+/* The fastest that this machine has. All give the same bits. */
+const fit_ops *fit_best(void);
+
+/* QLoRA (Dettmers et al. 2023), appendix E: quantiles of the normal distribution, zero among them. */
+extern const float nf4_levels[16];
 
 #endif
