@@ -710,6 +710,22 @@ class Stores(WithModel):
                  "--memory", "2M")
         self.assertFalse(os.path.exists(self.path("no")))
 
+    def test_types_by_pattern(self):
+        store = self.path("mixed")
+        text = self.good("pack", self.model, "-o", store, "--dtype", "q4_0,*.down=q8_0,layers[0-1].q=keep,head=packed").decode()
+        self.assertRegex(text, r"bf16 +-> q4_0 +\d+ tensors .*\n(.*\n)*.*in all .*\n +most lost +\S+ +0\.\d{4}\n")
+        told = json.loads(self.good("inspect", store, "--json"))
+        types = {t["name"]: (t["dtype"], t["bits_per_weight"]) for t in told["tensors"]}
+        self.assertEqual(types["model.layers.2.self_attn.q_proj.weight"], ("q4_0", 4.5))
+        self.assertEqual(types["model.layers.1.self_attn.q_proj.weight"], ("bf16", 16))
+        self.assertEqual(types["model.layers.5.mlp.down_proj.weight"], ("q8_0", 8.5))
+        self.assertTrue(types["lm_head.weight"][0].startswith("bf16_packed"), types["lm_head.weight"])
+        self.good("run", store, "-p", "the", "-n", "2", "--memory", MEMORY)
+        for spec, word in (("q4_q", "q4_q"), ("q4_0,*.dwon=q8_0", "*.dwon"), ("q4_0,", "expected"), ("bits=1", "too few"),
+                           ("size=1K", "too little"), ("q4_0,q8_0", "q8_0")):
+            self.bad(2, word, "pack", self.model, "-o", self.path("no"), "--dtype", spec)
+            self.assertFalse(os.path.exists(self.path("no")), spec)
+
     def test_what_is_quantised_already_is_kept(self):
         first, second = self.path("first"), self.path("second")
         self.good("pack", self.model, "-o", first, "--dtype", "q8_0,layers[1].*=packed")
