@@ -318,10 +318,10 @@ typedef struct lamina_chat_options {
 } lamina_chat_options;
 
 /* Renders the chat template as transformers does: a bounded interpreter of Jinja that opens no file. *text [*bytes] is
- * NUL-terminated and the caller's: lamina_text_free(). It holds the special tokens that the template writes, BOS too, so
- * it is tokenized with LAMINA_NO_SPECIAL. LAMINA_E_UNSUPPORTED: no template is known. LAMINA_E_FORMAT: a wrong template,
- * one that raises an exception, or one that goes beyond its limits; the text names its line. LAMINA_E_USAGE: JSON that
- * cannot be read. Engines opened with tokenizer_only will do. */
+ * NUL-terminated and the caller's: lamina_text_free(). It holds the special tokens that the template writes, BOS too,
+ * so it is tokenized with LAMINA_NO_SPECIAL. LAMINA_E_UNSUPPORTED: no template is known. LAMINA_E_FORMAT: a wrong
+ * template, one that raises an exception, or one that goes beyond its limits; the text names its line. LAMINA_E_USAGE:
+ * JSON that cannot be read. Engines opened with tokenizer_only will do. */
 LAMINA_API lamina_status lamina_render_chat(const lamina_engine *engine, const lamina_chat_options *chat, char **text,
                                             size_t *bytes, lamina_error *err);
 LAMINA_API void lamina_text_free(const lamina_engine *engine, char *text); /* NULL is allowed */
@@ -338,10 +338,10 @@ typedef struct lamina_pack_options {
      *               "bits=4.5" (of each weight that no pattern names, on average) or "size=3500M" (of all tensors):
      *               every matrix gets the type with which the answer changes least */
     const char *dtype;
-    /* Judges what is quantised, and the distribution of bits, by what the model makes of a text (UTF-8, some ten thousand
-     * tokens like those it will see), in passes over it within calibration_memory (bytes of the whole process; 0: what is
-     * free here less a margin): the engine must not have been started. NULL: by the weights alone. An interrupted
-     * packing that goes on does not read it again. */
+    /* Judges what is quantised, and the distribution of bits, by what the model makes of a text (UTF-8, some ten
+     * thousand tokens like those it will see), in passes over it within calibration_memory (bytes of the whole process;
+     * 0: what is free here less a margin): the engine must not have been started. NULL: by the weights alone. An
+     * interrupted packing that goes on does not read it again. */
     const char *calibration;
     size_t calibration_bytes;
     uint64_t calibration_memory;
@@ -371,8 +371,8 @@ typedef struct lamina_pack_info {
     lamina_pack_change changes[LAMINA_PACK_CHANGES]; /* by bytes, the most first; what has no room is left out */
     lamina_pack_tensor
         worst[LAMINA_PACK_WORST]; /* of what was changed: the largest error, then the least gained, first */
-    /* Matrices that dtype asked to round and that were copied, the first of them, and why: "is quantised already". Of a run
-     * that goes on with an earlier one 0. */
+    /* Matrices that dtype asked to round and that were copied, the first of them, and why: "is quantised already". Of a
+     * run that goes on with an earlier one 0. */
     uint32_t n_kept;
     uint64_t kept_bytes;
     char kept_name[160];
@@ -385,8 +385,8 @@ LAMINA_API lamina_status lamina_pack(lamina_engine *engine, const char *store_pa
 
 /* Finishes a store whose packing was interrupted after some of the original's files had been deleted, so that the model
  * opens no more: works from what the store itself recorded. source_path: the model's path as given now, or NULL: not
- * compared. options->progress reports and may cancel; options, pack, info may be NULL. LAMINA_E_USAGE: store_path is not
- * an interrupted store, or was begun from another model. */
+ * compared. options->progress reports and may cancel; options, pack, info may be NULL. LAMINA_E_USAGE: store_path is
+ * not an interrupted store, or was begun from another model. */
 LAMINA_API lamina_status lamina_pack_resume(const char *store_path, const char *source_path,
                                             const lamina_options *options, const lamina_pack_options *pack,
                                             lamina_pack_info *info, lamina_error *err);

@@ -1,7 +1,8 @@
 /* The operations of a forward pass, as a struct of function pointers: one implementation per kind of device. The engine
  * never touches what activations point to; it may be memory of another device.
  *
- * Order of sums (the specification; every implementation for CPUs gives these bits, for any number of rows and threads):
+ * Order of sums (the specification; every implementation for CPUs gives these bits, for any number of rows and
+ * threads):
  *   dot(w, x) over k elements: 16 lanes, lane l accumulates fma(w[i], x[i], lane) over i = l, l + 16, ...; both are
  *   taken as zero-padded to a multiple of 16; then s[i] += s[i + 8] (i < 8), s[i] += s[i + 4] (i < 4),
  *   s[0] += s[2], s[1] += s[3], s[0] + s[1].
@@ -93,21 +94,22 @@ typedef enum rotate_kind { ROTATE_HALF, ROTATE_INTERLEAVED } rotate_kind;
 enum { KV_BLOCK = 16 /* positions in a block of the cache */, ATTENTION_BLOCK = 64 /* positions per softmax step */ };
 
 /* Attention, the specification. For a query row at position p the visible positions j are max(0, p - window + 1) .. p
- * (from 0 without a window). They are taken in blocks [64 i, 64 i + 64) of absolute positions, ascending, with
- * m = -inf, l = 16 zeros, acc = v_dim zeros before the first (with sinks m = sink of the head, l[0] = 1: one more logit,
+ * (from 0 without a window). They are taken in blocks [64 i, 64 i + 64) of absolute positions, ascending, with m =
+ * -inf, l = 16 zeros, acc = v_dim zeros before the first (with sinks m = sink of the head, l[0] = 1: one more logit,
  * without a value):
  *   s_j = scale * x, x by x = fma(q[d], k_j[d], x) over d = 0, 1, ... from 0;
  *   with a softcap s_j = softcap * tanh(s_j / softcap); with slopes s_j += slope * (float)(j - p), the product rounded;
  *   if the block's largest visible s_j > m: l and acc are multiplied by exp(m - s_max) and m = s_max;
  *   p_j = exp(s_j - m); l[j % 16] += p_j; acc[d] = fma(p_j, v_j[d], acc[d]), over visible j, ascending.
- * out[d] = acc[d] / sum of l by the tree. So a row's bits depend on its position and the window alone, not on who shares
- * the pass, on the capacity or on threads. Positions that are not visible are not touched arithmetically: what lies in
- * their slots does not matter.
+ * out[d] = acc[d] / sum of l by the tree. So a row's bits depend on its position and the window alone, not on who
+ * shares the pass, on the capacity or on threads. Positions that are not visible are not touched arithmetically: what
+ * lies in their slots does not matter.
  *
  * Keys and values of one layer of one session. Position p lives in slot p % capacity; capacity is a multiple of
- * ATTENTION_BLOCK. K: [kv_heads][capacity / 16][head_dim][16] (16 positions side by side, so that lanes are
- * positions); V: [kv_heads][capacity][v_dim], none where values are in the keys. f32, or f16 rounded to nearest even. All rows of a part are written
- * before any attends, so capacity is at least position + n_rows, or window + n_rows - 1 if that is less. */
+ * ATTENTION_BLOCK. K: [kv_heads][capacity / 16][head_dim][16] (16 positions side by side, so that lanes are positions);
+ * V: [kv_heads][capacity][v_dim], none where values are in the keys. f32, or f16 rounded to nearest even. All rows of a
+ * part are written before any attends, so capacity is at least position + n_rows, or window + n_rows - 1 if that is
+ * less. */
 typedef struct kv_layer {
     void *k, *v;
     uint32_t capacity;
@@ -150,8 +152,8 @@ typedef struct backend_ops {
     /* y[t * stride + r] = dot(w row r, x row t) for r < w->n_rows, t < n. */
     void (*apply)(backend *b, const matrix_rows *w, const void *packed, uint32_t n, float *y, uint64_t stride);
 
-    /* y[t * stride + c] = fma(w[r][c], x[t * x_stride + r], y) over the rows r of w ascending, for c < w->cols, t < n: the
-     * product with a matrix stored [in, out]. Chunks of rows in order add up; y holds what was there before. */
+    /* y[t * stride + c] = fma(w[r][c], x[t * x_stride + r], y) over the rows r of w ascending, for c < w->cols, t < n:
+     * the product with a matrix stored [in, out]. Chunks of rows in order add up; y holds what was there before. */
     void (*apply_columns)(backend *b, const matrix_rows *w, const float *x, uint64_t x_stride, uint32_t n, float *y,
                           uint64_t stride);
     /* Elements of w to x [n_rows, cols]: embeddings, vectors. */

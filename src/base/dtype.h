@@ -30,9 +30,9 @@ typedef enum dtype {
     DT_F8_E5M2,     /* the upper half of an f16 */
     DT_MXFP4,       /* 32 elements: e8m0 scale e, 16 bytes as Q4_0; value fp4(nibble) * 2^(e - 127) */
     DT_MXFP4_PAIRS, /* 32 elements: 16 bytes, byte j: elements 2j (low), 2j + 1 (high); the scales lie elsewhere */
-    /* GGUF's types of levels, codebooks and ternary digits. Scales in order of their use; every product is exact in
-     * f32 unless it passes its range. Nibbles of IQ4_NL and IQ4_XS lie as in Q4_0, NVFP4's within 16 elements. A sign is
-     * a bit, the first element's the lowest, set: negative; where seven bits stand for eight signs, the eighth makes the
+    /* GGUF's types of levels, codebooks and ternary digits. Scales in order of their use; every product is exact in f32
+     * unless it passes its range. Nibbles of IQ4_NL and IQ4_XS lie as in Q4_0, NVFP4's within 16 elements. A sign is a
+     * bit, the first element's the lowest, set: negative; where seven bits stand for eight signs, the eighth makes the
      * number of negative ones even. A grid's entry is 8 elements (IQ2, IQ1) or 4 (IQ3). Words are little-endian. */
     DT_IQ4_NL,  /* 32 elements: f16 d, 16 bytes; value d * level[nibble], levels -127 .. 113 */
     DT_IQ4_XS,  /* 256: f16 d, u16 h, 4 bytes l, 128 bytes; of each 32: s = nibble of l | two bits of h << 4,
@@ -89,8 +89,8 @@ static inline const char *dtype_name(dtype t)
 {
     return dtype_table[t].name;
 }
-/* Bytes of a row of k elements; k must be a multiple of block_elements (dtype_row_ok). 0 on overflow. Of packed types 0:
- * their tensors say how long rows are. */
+/* Bytes of a row of k elements; k must be a multiple of block_elements (dtype_row_ok). 0 on overflow. Of packed types
+ * 0: their tensors say how long rows are. */
 uint64_t dtype_row_bytes(dtype t, uint64_t k);
 bool dtype_row_ok(dtype t, uint64_t k);
 bool dtype_has_scales(dtype t);                          /* f32 that lie elsewhere */

@@ -34,8 +34,8 @@ uint64_t memory_peak(const memory *m);
 uint64_t memory_count(const memory *m); /* allocations made so far */
 const char *mem_tag_name(mem_tag tag);
 
-/* Zeroed, aligned to 64; from 1 MiB on in pages of its own, which leave the process when freed. bytes 0 gives a valid pointer. On failure NULL, with *err set (LAMINA_E_MEMORY, or
- * LAMINA_E_BUDGET when the limit forbids it). */
+/* Zeroed, aligned to 64; from 1 MiB on in pages of its own, which leave the process when freed. bytes 0 gives a valid
+ * pointer. On failure NULL, with *err set (LAMINA_E_MEMORY, or LAMINA_E_BUDGET when the limit forbids it). */
 void *mem_alloc(memory *m, mem_tag tag, size_t bytes, lamina_error *err);
 /* n * size with the product checked. */
 void *mem_array(memory *m, mem_tag tag, size_t n, size_t size, lamina_error *err);

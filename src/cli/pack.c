@@ -1,5 +1,5 @@
-/* Owns: `lamina pack`: a checkpoint becomes a store. The work and its safety are the library's; here are the options, the
- * budget's share for buffers, and what is said. */
+/* Owns: `lamina pack`: a checkpoint becomes a store. The work and its safety are the library's; here are the options,
+ * the budget's share for buffers, and what is said. */
 #include "cli.h"
 
 #include <string.h>

@@ -1,5 +1,5 @@
-/* Calibrating: an opened engine is started for a while, reads a text in windows, and keeps for each matrix how large its
- * inputs were.
+/* Calibrating: an opened engine is started for a while, reads a text in windows, and keeps for each matrix how large
+ * its inputs were.
  *
  * Owns the sums. Promises that they depend on the model and the text alone, not on budget, threads or how rows came
  * together in passes: inputs are the same bits, and each sum is taken in double, row after row in the order of the

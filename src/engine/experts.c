@@ -1,7 +1,7 @@
-/* The second half of a layer that has experts. The router speaks for all rows of the pass; the union of what it chose is
- * asked for at once; the shared expert is computed while the first arrive; each expert is applied to all rows that want
- * it, piece by piece as its matrices come. Outputs are kept apart until all are there and then summed for each row in
- * ascending order of experts, so that neither the order of arrival nor the company changes a bit. */
+/* The second half of a layer that has experts. The router speaks for all rows of the pass; the union of what it chose
+ * is asked for at once; the shared expert is computed while the first arrive; each expert is applied to all rows that
+ * want it, piece by piece as its matrices come. Outputs are kept apart until all are there and then summed for each row
+ * in ascending order of experts, so that neither the order of arrival nor the company changes a bit. */
 #include "engine/calibrate.h"
 #include "engine/pass.h"
 
@@ -266,8 +266,8 @@ static void begin_matrix(const visit *v, int part, const weight *w, float *y, ui
     if (w->transposed) p->ops->zero(p->b, y, (uint64_t)v->rows * width);
 }
 
-/* Gate and up that came as one, apart: even and odd columns, or halves. up holds them together, gate comes to gate, up to
- * x's place behind them. */
+/* Gate and up that came as one, apart: even and odd columns, or halves. up holds them together, gate comes to gate, up
+ * to x's place behind them. */
 static float *part_fused(const visit *v)
 {
     pass *p = v->m->p;

@@ -1,6 +1,6 @@
 /* Norms, biases and scales: small, needed by every pass, so they are read once, widened to f32 and kept. They lie
- * scattered through the files; all are asked for at once, so that opening costs a few device latencies and not hundreds;
- * long ones in pieces, so that it costs little memory. */
+ * scattered through the files; all are asked for at once, so that opening costs a few device latencies and not
+ * hundreds; long ones in pieces, so that it costs little memory. */
 #include "engine/engine.h"
 
 enum { DEPTH = 32, PIECE = 1 << 15 /* elements */ };

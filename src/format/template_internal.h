@@ -3,8 +3,8 @@
  *   source -> tokens (template_lex.c) -> tree (template_parse.c, template_statements.c) -> text (template_run.c)
  *
  * Values follow Python, because templates are written against it. All that a rendering makes lives in one arena and
- * goes with it; nothing is ever changed once made, except namespaces, cyclers, joiners and the state of iterators, as the
- * sandbox permits. Functions return false after vm_fail(), which keeps the first reason. */
+ * goes with it; nothing is ever changed once made, except namespaces, cyclers, joiners and the state of iterators, as
+ * the sandbox permits. Functions return false after vm_fail(), which keeps the first reason. */
 #ifndef LAMINA_FORMAT_TEMPLATE_INTERNAL_H
 #define LAMINA_FORMAT_TEMPLATE_INTERNAL_H
 

@@ -367,7 +367,8 @@ typedef struct regex_cursor {
     size_t at, last_end;
     bool matched;
 } regex_cursor; /* zero-initialised */
-/* The next match of p in text [bytes] (valid UTF-8), leftmost first, as an iterator of HF's onig bindings gives them. */
+/* The next match of p in text [bytes] (valid UTF-8), leftmost first, as an iterator of HF's onig bindings gives them.
+ */
 lamina_status regex_next(regex_scratch *s, const pattern *p, const char *text, size_t bytes, regex_cursor *c,
                          size_t *begin, size_t *end, bool *found, lamina_error *err);
 

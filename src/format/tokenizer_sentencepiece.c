@@ -286,7 +286,8 @@ static lamina_status add_chatglm(builder *b, const tokenizer_files *files, lamin
     return builder_around(b, true, builder_token(b, "sop", 3), err);
 }
 
-/* Every class of transformers has the unknown piece among its special tokens, whether the configuration says so or not. */
+/* Every class of transformers has the unknown piece among its special tokens, whether the configuration says so or not.
+ */
 static lamina_status add_unknown(builder *b, lamina_error *err)
 {
     piece_span s = b->spans[b->t->bpe.unknown];

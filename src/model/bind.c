@@ -1,6 +1,6 @@
-/* Owns the binding of tensors to roles. Promises that every weight a pass reads is there, has exactly the shape that the
- * configuration implies and a type that kernels apply, and that every tensor of the checkpoint is read by somebody: one
- * that nobody reads, a bias say, would change the answer.
+/* Owns the binding of tensors to roles. Promises that every weight a pass reads is there, has exactly the shape that
+ * the configuration implies and a type that kernels apply, and that every tensor of the checkpoint is read by somebody:
+ * one that nobody reads, a bias say, would change the answer.
  *
  * A configuration without weights is first given the tensors its row implies, one after the other in the order of use,
  * so that sizes and plans come from the same code. */

@@ -504,7 +504,8 @@ static lamina_status judge_others(const reading *r)
     return LAMINA_OK;
 }
 
-/* compressed-tensors: all groups are floats of 8 bits. What it says of activations and of the cache is not done here. */
+/* compressed-tensors: all groups are floats of 8 bits. What it says of activations and of the cache is not done here.
+ */
 static bool is_float8(const json_t *value)
 {
     const char *name;

@@ -1,5 +1,5 @@
-/* The part of the table with the layout of Llama: what each family's configuration defaults to, which tensors it has and
- * what they are called, and where it differs in the axes. */
+/* The part of the table with the layout of Llama: what each family's configuration defaults to, which tensors it has
+ * and what they are called, and where it differs in the axes. */
 #include "model/families.h"
 
 #define NORMS_BEFORE                                                                                                   \

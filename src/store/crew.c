@@ -1,5 +1,5 @@
-/* Owns threads for the length of one call. Promises that `take`, `done` and `say` are never called at the same time, that
- * every thread has ended when crew_run() returns, and that the error is that of the first piece that failed. */
+/* Owns threads for the length of one call. Promises that `take`, `done` and `say` are never called at the same time,
+ * that every thread has ended when crew_run() returns, and that the error is that of the first piece that failed. */
 #include "store/crew.h"
 
 #include <pthread.h>

@@ -123,8 +123,8 @@ typedef struct image_request {
     uint64_t calibration; /* 0: none */
 } image_request;
 
-/* The beginnings of what packing `from` into the folder `path` gives: all but the layer files and the tensors, so all that
- * FORM_WORK says. */
+/* The beginnings of what packing `from` into the folder `path` gives: all but the layer files and the tensors, so all
+ * that FORM_WORK says. */
 lamina_status image_begin(memory *m, const model *from, const char *path, image_tokenizer tok, image_request request,
                           image **out, lamina_error *err);
 /* The rest: units, order, sizes, offsets. targets [from->source->n_tensors]. Reads no weights. */

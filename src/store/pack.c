@@ -620,8 +620,8 @@ static lamina_status resume(packing *p, const char *source, lamina_error *err)
     return finish_store(p, err);
 }
 
-/* Has an earlier run from the folder or file `from` begun to delete it? What opens there now is what was not packed: the
- * same weights in another form, which lie beside them on many a disk. */
+/* Has an earlier run from the folder or file `from` begun to delete it? What opens there now is what was not packed:
+ * the same weights in another form, which lie beside them on many a disk. */
 static lamina_status was_deleting(const packing *p, const char *from, bool *was, lamina_error *err)
 {
     image *old;

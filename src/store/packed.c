@@ -1,7 +1,8 @@
-/* Rows of `packed`: the specification of how they are read. See packed.h for the form, packed_make.c for how they are made.
+/* Rows of `packed`: the specification of how they are read. See packed.h for the form, packed_make.c for how they are
+ * made.
  *
- * Promises that decoding foreign bytes stays inside the row: the place of the list that codes lead to grows by at most 64
- * for each block, and so does the room that codes and low bytes take. */
+ * Promises that decoding foreign bytes stays inside the row: the place of the list that codes lead to grows by at most
+ * 64 for each block, and so does the room that codes and low bytes take. */
 #include "store/packed.h"
 
 #include <string.h>

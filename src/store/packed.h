@@ -73,7 +73,8 @@ void packed_count(const packed_form *f, const void *row, uint64_t k, packed_coun
 /* Escapes that such a row needs; UINT32_MAX: more than the form can hold. */
 uint32_t packed_escapes_of(const packed_form *f, const packed_counts *c, uint64_t k);
 uint32_t packed_escapes(const packed_form *f, const void *row, uint64_t k);
-/* Codes a row. out [packed_row_bytes()]. The same row gives the same bytes. false: it needs more escapes than capacity. */
+/* Codes a row. out [packed_row_bytes()]. The same row gives the same bytes. false: it needs more escapes than capacity.
+ */
 bool packed_encode(const packed_form *f, const void *row, uint64_t k, uint64_t capacity, uint8_t *out);
 /* Does it decode to the row? Any bytes may be asked about. */
 bool packed_is(const packed_form *f, const uint8_t *coded, uint64_t row_bytes, const void *row, uint64_t k);

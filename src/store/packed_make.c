@@ -88,8 +88,8 @@ uint32_t packed_escapes(const packed_form *f, const void *row, uint64_t k)
 
 /* ---- elements and places ------------------------------------------------------------------------------------------ */
 
-/* Places in lanes of eight: lane 2 i + h of bf16 interleaves elements 32 h + 4 i ... and 32 h + 16 + 4 i ...; of f16 it is
- * elements 32 h + 8 i ... (packed_element). */
+/* Places in lanes of eight: lane 2 i + h of bf16 interleaves elements 32 h + 4 i ... and 32 h + 16 + 4 i ...; of f16 it
+ * is elements 32 h + 8 i ... (packed_element). */
 static inline void to_places(bool bf16, const uint8_t *elements, uint8_t *places)
 {
     for (uint32_t h = 0; h < 2; h++) {

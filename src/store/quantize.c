@@ -1,5 +1,5 @@
-/* Owns the quantisers' faces: which types there are, how blocks are laid side by side for the search (quantize_fit.c), and
- * what a choice costs. A type is a row of a table.
+/* Owns the quantisers' faces: which types there are, how blocks are laid side by side for the search (quantize_fit.c),
+ * and what a choice costs. A type is a row of a table.
  *
  * Promises that every value that was accepted comes back finite, that a block of zeros stays zero, and that the same
  * input gives the same bytes everywhere. */
@@ -36,8 +36,8 @@ static bool row_fits(const float *x, uint64_t n, float most)
     return !bad;
 }
 
-/* A power of two that brings the greatest of w to [1, 2), so that no product of a weight leaves f32's range; 0: there is
- * none greater than 0, or not all are numbers that are not negative, which are ordered as their bits are. */
+/* A power of two that brings the greatest of w to [1, 2), so that no product of a weight leaves f32's range; 0: there
+ * is none greater than 0, or not all are numbers that are not negative, which are ordered as their bits are. */
 static float weight_scale(const float *w, uint32_t n)
 {
     union {

@@ -15,8 +15,8 @@ bool quantize_can(dtype to);
  * quantize_can(to) and dtype_row_ok(to, cols) must hold. */
 uint64_t quantize_rows(dtype to, const float *x, uint64_t rows, uint64_t cols, const float *importance, void *out);
 
-/* What that costs: the sum over the elements of (x - quantised)^2, each weighted by its column's importance (1 without),
- * and the same sum of x^2. */
+/* What that costs: the sum over the elements of (x - quantised)^2, each weighted by its column's importance (1
+ * without), and the same sum of x^2. */
 typedef struct quantize_cost {
     double error, power;
 } quantize_cost;

@@ -1,5 +1,5 @@
-/* Owns the bits of the block formats: what the search found into blocks, and back. The formats are those of GGUF (ggml's
- * block_q4_K and its like) and NF4; base/dtype.h says where each bit lies. */
+/* Owns the bits of the block formats: what the search found into blocks, and back. The formats are those of GGUF
+ * (ggml's block_q4_K and its like) and NF4; base/dtype.h says where each bit lies. */
 #include <string.h>
 
 #include "store/quantize_format.h"
@@ -84,8 +84,8 @@ void read_affine(const block_format *f, const uint8_t *block, float *x)
 
 /* ---- super-blocks of 256 ------------------------------------------------------------------------------------------ */
 
-/* Scales and minimums of Q4_K, Q5_K: of the first four sub-blocks six bits each in a byte of their own, of the last four
- * the low four bits in a byte for both, the upper two above the first four's. */
+/* Scales and minimums of Q4_K, Q5_K: of the first four sub-blocks six bits each in a byte of their own, of the last
+ * four the low four bits in a byte for both, the upper two above the first four's. */
 static void put_multiples(const super *s, uint8_t out[12])
 {
     memset(out, 0, 12);

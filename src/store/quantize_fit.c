@@ -1,5 +1,5 @@
-/* Owns the search for scales as any machine can run it: vectors of four lanes, which every architecture has or is given by
- * the compiler; and the levels of NF4. */
+/* Owns the search for scales as any machine can run it: vectors of four lanes, which every architecture has or is given
+ * by the compiler; and the levels of NF4. */
 #include "store/quantize_fit.h"
 
 #include "base/dtype.h"

@@ -1,4 +1,5 @@
-/* Owns the search for scales in vectors of eight lanes. Compiled for AVX2; fit_best() asks whether the machine has it. */
+/* Owns the search for scales in vectors of eight lanes. Compiled for AVX2; fit_best() asks whether the machine has it.
+ */
 #include <immintrin.h>
 
 #include "store/quantize_fit.h"

@@ -1,14 +1,14 @@
-/* The search for scales, for one level of instructions. The level's file defines VEC (lanes of a vector, a divisor of LANES)
- * and on vectors MOST(a, b), LEAST(a, b) as a > b ? a : b and a < b ? a : b, and CHOOSE(mask, a, b); then it includes this
- * and names what it got: FIT_OPS.
+/* The search for scales, for one level of instructions. The level's file defines VEC (lanes of a vector, a divisor of
+ * LANES) and on vectors MOST(a, b), LEAST(a, b) as a > b ? a : b and a < b ? a : b, and CHOOSE(mask, a, b); then it
+ * includes this and names what it got: FIT_OPS.
  *
- * A grid is bettered as in k-means: round to it, then fit scale and offset to the levels by weighted least squares; several
- * starting grids, because that stops at the nearest optimum. What is rounded itself (a super-block's multiples, f16) is
- * rounded first and then fitted around: levels again, neighbours tried, d and m by least squares over the whole
+ * A grid is bettered as in k-means: round to it, then fit scale and offset to the levels by weighted least squares;
+ * several starting grids, because that stops at the nearest optimum. What is rounded itself (a super-block's multiples,
+ * f16) is rounded first and then fitted around: levels again, neighbours tried, d and m by least squares over the whole
  * super-block.
  *
- * Promises the same bits at every level: each lane is a fixed order of single operations, no contraction, no function of
- * libm but fabsf. Inputs are finite and far from the ends of f32's range. */
+ * Promises the same bits at every level: each lane is a fixed order of single operations, no contraction, no function
+ * of libm but fabsf. Inputs are finite and far from the ends of f32's range. */
 #ifndef LAMINA_STORE_QUANTIZE_FIT_LANES_H
 #define LAMINA_STORE_QUANTIZE_FIT_LANES_H
 
@@ -24,9 +24,9 @@
 
 #define MULTIPLE_MOST 63.0f
 #define SIGNED_MOST   127.0f
-/* Starting grids: how many levels the outermost elements lie beyond the outermost levels. Measured on matrices of a trained
- * model: weighted errors of 4 bits gain 3 % by starts up to 2 instead of 1, symmetric ones of 8 bits 3 to 10 % by 6; with
- * five times as many starts everywhere 1 to 2 % are left. */
+/* Starting grids: how many levels the outermost elements lie beyond the outermost levels. Measured on matrices of a
+ * trained model: weighted errors of 4 bits gain 3 % by starts up to 2 instead of 1, symmetric ones of 8 bits 3 to 10 %
+ * by 6; with five times as many starts everywhere 1 to 2 % are left. */
 #define AFFINE_FIRST    2.0f
 #define AFFINE_STEP     0.4f
 #define SYMMETRIC_FIRST 6.0f

@@ -6,8 +6,8 @@
 #include "store/quantize_fit.h"
 
 typedef struct block_format block_format;
-/* Searches and writes blocks [n_blocks <= LANES], one in each lane of *t; of super-blocks one, whose parts are the lanes
- * of t[0] and, where there are more than eight, of t[1]. */
+/* Searches and writes blocks [n_blocks <= LANES], one in each lane of *t; of super-blocks one, whose parts are the
+ * lanes of t[0] and, where there are more than eight, of t[1]. */
 typedef void (*block_write)(const block_format *f, const tile *t, uint32_t n_blocks, uint8_t *out);
 typedef void (*block_read)(const block_format *f, const uint8_t *block, float *x); /* one block */
 

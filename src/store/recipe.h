@@ -6,14 +6,14 @@
  *   PATTERN   = a name, with "*" for any characters and [0-3] for numbers; "layers[0-3]" is "layers[0-3].*"
  *
  * Names are made of layer and role: layers[3].down, layers[3].experts.down, embed, head. What comes later wins. A TYPE
- * alone, bits= or size= is for all that no pattern names; without one that is kept. A tensor that holds several matrices
- * (q, k and v in one) answers to each of their names; a head tied to the embedding is one tensor that answers to both.
+ * alone, bits= or size= is for all that no pattern names; without one that is kept. A tensor that holds several
+ * matrices (q, k and v in one) answers to each of their names; a head tied to the embedding is one tensor that answers
+ * to both.
  *
  * Never quantised: norms, biases and other vectors, routers, learned positions, matrices stored [in, out], what is not
- * f32, f16 or bf16 (packed or not), what no pass uses. Where rows are not whole blocks of 256 the type of 32 takes its place that
- * llama.cpp puts there: q8_0 for q6_k, q5_1 for q5_k, q5_0 for q4_k; q4_0
- * for nf4. Where they are not of 32 either, the
- * tensor is kept. */
+ * f32, f16 or bf16 (packed or not), what no pass uses. Where rows are not whole blocks of 256 the type of 32 takes its
+ * place that llama.cpp puts there: q8_0 for q6_k, q5_1 for q5_k, q5_0 for q4_k; q4_0 for nf4. Where they are not of 32
+ * either, the tensor is kept. */
 #ifndef LAMINA_STORE_RECIPE_H
 #define LAMINA_STORE_RECIPE_H
 
@@ -57,8 +57,9 @@ typedef struct recipe_survey { /* of a tensor, by candidate: sums of quantize_co
 } recipe_survey;
 
 /* Closes the open targets so that the whole fits and the expected loss is least. survey [n_tensors]; layer by layer the
- * experts' matrices of a role share a type. size= counts the bytes of all tensors, packed ones as they were; bits= those
- * of the open ones over their elements. LAMINA_E_USAGE: even the least types do not fit; the text says what would. */
+ * experts' matrices of a role share a type. size= counts the bytes of all tensors, packed ones as they were; bits=
+ * those of the open ones over their elements. LAMINA_E_USAGE: even the least types do not fit; the text says what
+ * would. */
 lamina_status recipe_distribute(const recipe *r, const model *mo, const recipe_survey *survey, recipe_target *targets,
                                 lamina_error *err);
 

@@ -1,8 +1,8 @@
 /* Recoding: what becomes of a row.
  *
- * Owns the ways from a source's type to the store's. Promises that what is packed has been decoded again and found equal,
- * bit for bit, before anybody writes it: bad memory and bad programs are found while the source is still there. Works
- * in memory that was laid out before, row by row, so that a row is the least that packing must hold. */
+ * Owns the ways from a source's type to the store's. Promises that what is packed has been decoded again and found
+ * equal, bit for bit, before anybody writes it: bad memory and bad programs are found while the source is still there.
+ * Works in memory that was laid out before, row by row, so that a row is the least that packing must hold. */
 #include "store/recode.h"
 
 #include <string.h>

@@ -40,8 +40,8 @@ uint64_t recoder_bytes(const image *im, uint64_t *longest_source_row);
 void recoder_place(recoder *r, const store_job *job, const image *im, uint8_t *at);
 
 /* Row number `row` of x, from -> to [x->t.row_bytes or what follows from its type]. Packed, it is decoded again and
- * compared: LAMINA_E_CORRUPT when that differs, or when the row is not what surveying saw. LAMINA_E_UNSUPPORTED: it has a
- * number that blocks cannot hold. */
+ * compared: LAMINA_E_CORRUPT when that differs, or when the row is not what surveying saw. LAMINA_E_UNSUPPORTED: it has
+ * a number that blocks cannot hold. */
 lamina_status recode_row(recoder *r, const image_tensor *x, uint64_t row, const uint8_t *from, uint8_t *to,
                          lamina_error *err);
 

@@ -54,8 +54,8 @@ static bool take(void *user, uint32_t worker)
     return true;
 }
 
-/* What errors of each column cost. Of the embedding a row is taken as it is: all columns alike, also where it is the head,
- * too. (Measured on SmolLM2: by the head's inputs alone its loss is foretold 17 times too small.) */
+/* What errors of each column cost. Of the embedding a row is taken as it is: all columns alike, also where it is the
+ * head, too. (Measured on SmolLM2: by the head's inputs alone its loss is foretold 17 times too small.) */
 static const float *importance_of(const sensing *s, size_t index)
 {
     return s->importance && s->mo->tensor_roles[index] != ROLE_EMBED + 1 ? s->importance[index] : NULL;

@@ -20,13 +20,14 @@ typedef struct store_job { /* shared by packing and verifying */
     bool pack_all; /* tests: pack also what becomes no smaller by it */
 } store_job;
 
-/* How the types and roundings of what is quantised are judged: by a text. Wanted only where an earlier run has not left what
- * came of it. */
+/* How the types and roundings of what is quantised are judged: by a text. Wanted only where an earlier run has not left
+ * what came of it. */
 typedef struct store_calibration {
     const char *text; /* [bytes] */
     size_t bytes;
-    /* moments [from->source->n_tensors], NULL each: becomes, of a matrix whose input was seen, the mean square of each of its
-     * columns' inputs, f32 [columns], from mem_alloc(job->m): the caller's. What stands there on an error, too. */
+    /* moments [from->source->n_tensors], NULL each: becomes, of a matrix whose input was seen, the mean square of each
+     * of its columns' inputs, f32 [columns], from mem_alloc(job->m): the caller's. What stands there on an error, too.
+     */
     lamina_status (*run)(void *user, float **moments, lamina_error *err);
     void *user;
 } store_calibration;
@@ -44,8 +45,8 @@ lamina_status store_pack(const model *from, const tokenizer *tok, const char *pa
                          lamina_error *err);
 /* Finishes an interrupted packing from what the store itself recorded, when the model it came from opens no more
  * because some of its files have been deleted already (options->delete_original of the earlier run). source: the
- * model's path as given now; LAMINA_E_USAGE when the store was begun from another; NULL: not compared. The same with the
- * text of the calibration, which is not run. */
+ * model's path as given now; LAMINA_E_USAGE when the store was begun from another; NULL: not compared. The same with
+ * the text of the calibration, which is not run. */
 lamina_status store_pack_resume(const char *path, const char *source, const lamina_pack_options *options,
                                 const store_calibration *calibration, const store_job *job, lamina_pack_info *info,
                                 lamina_error *err);

@@ -1,9 +1,9 @@
 /* The survey: the fullest row of each tensor, and with it the form in which it is least.
  *
- * Owns the counts, made by a crew whose members each take the next rows and read them. Rows of a packed tensor have one length, that of
- * the fullest, so that a row's place needs no index; the price is to read the tensors twice. Promises a result that
- * depends on neither threads nor buffers: it is a largest value. A tensor for which no form is left (an f32 that is no
- * widened half, bits without any pattern) is not read further. */
+ * Owns the counts, made by a crew whose members each take the next rows and read them. Rows of a packed tensor have one
+ * length, that of the fullest, so that a row's place needs no index; the price is to read the tensors twice. Promises a
+ * result that depends on neither threads nor buffers: it is a largest value. A tensor for which no form is left (an f32
+ * that is no widened half, bits without any pattern) is not read further. */
 #include "store/survey.h"
 
 #include <string.h>

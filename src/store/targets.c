@@ -1,8 +1,8 @@
 /* From a SPEC to types: "original", what was packed as it was before, byte for byte; else a recipe (recipe.h).
  *
- * Owns the decision which tensors can be packed without loss: those that the pass applies row by row. Vectors are small and read once;
- * matrices stored [in, out] are applied by columns of another shape; tables of positions are added, not applied; what
- * no pass uses is not touched. */
+ * Owns the decision which tensors can be packed without loss: those that the pass applies row by row. Vectors are small
+ * and read once; matrices stored [in, out] are applied by columns of another shape; tables of positions are added, not
+ * applied; what no pass uses is not touched. */
 #include "store/targets.h"
 
 #include <string.h>

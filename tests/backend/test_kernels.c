@@ -414,8 +414,8 @@ static void narrow_is_the_same_on_every_level(void)
     }
 }
 
-/* silu and gelu against double: exp's ulp, a sum, a quotient; gelu's argument errs by 5 roundings, amplified by it. Where
- * exp overflows, what should have been |x| / 2^128 or less is 0. */
+/* silu and gelu against double: exp's ulp, a sum, a quotient; gelu's argument errs by 5 roundings, amplified by it.
+ * Where exp overflows, what should have been |x| / 2^128 or less is 0. */
 static void activations_are_right(void)
 {
     double worst = 0, bound = 1;

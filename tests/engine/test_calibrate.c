@@ -1,5 +1,5 @@
-/* What calibrating sees, against what transformers applies each matrix to (tools/golden_moments.py); the same bits however
- * rows come together; a text in windows; what cannot be done is said.
+/* What calibrating sees, against what transformers applies each matrix to (tools/golden_moments.py); the same bits
+ * however rows come together; a text in windows; what cannot be done is said.
  *
  * Tolerance, as a part of the largest column of a matrix: inputs agree to 2e-6 of their largest (see test_golden.c), so
  * their squares to 4e-6 and, being means, not more: 1e-5 leaves room, and a wrong norm or a row too few makes 1e-2. */

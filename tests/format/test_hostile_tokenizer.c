@@ -1,6 +1,6 @@
 /* Tokenizers that are wrong on purpose, of every kind of file: the seeds of tests/fuzz/corpus/tokenizer
- * (tools/tokenizer_seeds.py). Good ones in the compact form must be of today's version; the others are refused in words,
- * or by encoding and decoding, and soon. */
+ * (tools/tokenizer_seeds.py). Good ones in the compact form must be of today's version; the others are refused in
+ * words, or by encoding and decoding, and soon. */
 #include "base/os.h"
 #include "format/tokenizer_internal.h"
 #include "test.h"

@@ -1,4 +1,5 @@
-/* Block quantisers: never worse than rounding to the range, never beyond what is promised, the same bytes everywhere. */
+/* Block quantisers: never worse than rounding to the range, never beyond what is promised, the same bytes everywhere.
+ */
 #include "store/quantize.h"
 #include "store/quantize_fit.h"
 

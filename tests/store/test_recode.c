@@ -1,4 +1,5 @@
-/* Packing without loss: what becomes of tensors, that every bit comes back, and that nothing depends on how it was done. */
+/* Packing without loss: what becomes of tensors, that every bit comes back, and that nothing depends on how it was
+ * done. */
 #include "store/fixture.h"
 
 #include "store/packed.h"

@@ -1,6 +1,6 @@
 /* Attention: writes keys and values into the caches, then divides (row, head) pairs among threads. A tile is up to
- * ATTEND_ROWS pairs that share a KV head, so that a block of K and V is read once for all of them. How pairs are grouped
- * does not change a row's bits. */
+ * ATTEND_ROWS pairs that share a KV head, so that a block of K and V is read once for all of them. How pairs are
+ * grouped does not change a row's bits. */
 #include "backend_cpu.h"
 
 #include <string.h>

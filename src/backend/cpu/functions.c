@@ -1,12 +1,12 @@
 /* exp, log, sine, cosine, tanh and erf of the specification, and the activations made of them. libm differs between
- * systems and versions; these use only operations that IEEE 754 rounds correctly, in a fixed order, so that every machine
- * gives the same bits. The vector levels repeat exp, tanh and erf operation by operation; where a function has two forms
- * they compute both and choose.
+ * systems and versions; these use only operations that IEEE 754 rounds correctly, in a fixed order, so that every
+ * machine gives the same bits. The vector levels repeat exp, tanh and erf operation by operation; where a function has
+ * two forms they compute both and choose.
  *
- * exp: x = n ln 2 + r, |r| <= ln 2 / 2 (Cody and Waite's reduction in two parts); e^r = 1 + r + r^2 P(r) with P of degree
- * 5, a Chebyshev fit with an error of 2^-30; 2^n in two factors so that denormal results are rounded once.
- * tanh, erf: a polynomial where the other form would cancel, its coefficients a minimax fit with an error below 2^-27 of
- * the result. Q(x) = -log(erfc(x)) is smooth; where it is used erfc is at most 0.2, so that its error weighs little. */
+ * exp: x = n ln 2 + r, |r| <= ln 2 / 2 (Cody and Waite's reduction in two parts); e^r = 1 + r + r^2 P(r) with P of
+ * degree 5, a Chebyshev fit with an error of 2^-30; 2^n in two factors so that denormal results are rounded once. tanh,
+ * erf: a polynomial where the other form would cancel, its coefficients a minimax fit with an error below 2^-27 of the
+ * result. Q(x) = -log(erfc(x)) is smooth; where it is used erfc is at most 0.2, so that its error weighs little. */
 #include "spec.h"
 
 #include <math.h>

@@ -1,5 +1,5 @@
-/* The kernels of one level, written once over `v16`, sixteen lanes of f32: one register of AVX-512, two of AVX2, four of
- * NEON. A level's .c file defines v16, its operations and how each type of weights is widened, then includes this.
+/* The kernels of one level, written once over `v16`, sixteen lanes of f32: one register of AVX-512, two of AVX2, four
+ * of NEON. A level's .c file defines v16, its operations and how each type of weights is widened, then includes this.
  * Because each operation is one IEEE operation in each lane, all levels give the bits of spec.c.
  *
  * Loops over register blocks have constant bounds and are unrolled, so that the blocks live in registers.

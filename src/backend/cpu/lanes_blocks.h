@@ -1,6 +1,6 @@
 /* How blocks with scales of their own become lanes: included by lanes.h, written once over the level's registers. A row
- * of them is read a stretch of eight groups at a time: `ready` makes the scales into f32 and, where the bits of a number
- * lie apart, puts them together, many to an instruction, into the nearest cache; `part` widens one group of it.
+ * of them is read a stretch of eight groups at a time: `ready` makes the scales into f32 and, where the bits of a
+ * number lie apart, puts them together, many to an instruction, into the nearest cache; `part` widens one group of it.
  *
  * A level gives, besides v16 and v32:
  *   half_at(p), half_first(p)  the f16 at p; the same where eight bytes can be read

@@ -1,5 +1,5 @@
-/* Products with rows of `packed` (store/packed.h), written once over `v16`; a part of lanes.h. A level says how the next
- * block of 64 elements becomes numbers:
+/* Products with rows of `packed` (store/packed.h), written once over `v16`; a part of lanes.h. A level says how the
+ * next block of 64 elements becomes numbers:
  *
  *   packed_numbers(kind, row, out)   the block at row's places to out [4]; returns how many escapes it took
  *   PACKED                           attribute of functions that do so
@@ -17,13 +17,15 @@ INLINE uint32_t packed_code_bytes(const packed_kind kind)
     return kind == PACKED_BF16_3 ? 24 : kind == PACKED_BF16_4 ? 32 : 48;
 }
 
-/* Bytes of R rows that are asked for in the time of a block: codes, low bytes and a share of what stands before them. */
+/* Bytes of R rows that are asked for in the time of a block: codes, low bytes and a share of what stands before them.
+ */
 INLINE uint32_t packed_ahead(const packed_kind kind, const uint32_t R)
 {
     return (R * (packed_code_bytes(kind) + PACKED_BLOCK + 4) + LINE - 1) / LINE * LINE;
 }
 
-/* Keeps a place to be counted on as it is written: compilers make a pointer of each row's, more than there are registers. */
+/* Keeps a place to be counted on as it is written: compilers make a pointer of each row's, more than there are
+ * registers. */
 #define HIDE(p) __asm__("" : "+r"(p))
 
 /* The places of block number `block`, a multiple of PACKED_BLOCKS_IN_SECTION. */

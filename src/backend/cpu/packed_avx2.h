@@ -1,5 +1,5 @@
-/* Blocks of `packed` by AVX2, in halves of 32 places. Where an escape's exponent stands in the list is counted within each
- * 16 places by adding ever longer shifts. */
+/* Blocks of `packed` by AVX2, in halves of 32 places. Where an escape's exponent stands in the list is counted within
+ * each 16 places by adding ever longer shifts. */
 #define PACKED
 #define PACKED_ROWS 2
 

@@ -1,5 +1,5 @@
-/* Blocks of `packed` by NEON, in quarters of 16 places. Where an escape's exponent stands in the list is counted by adding
- * ever longer shifts. */
+/* Blocks of `packed` by NEON, in quarters of 16 places. Where an escape's exponent stands in the list is counted by
+ * adding ever longer shifts. */
 #define PACKED
 #define PACKED_ROWS 2
 

@@ -1,10 +1,10 @@
 /* Matrix products: weights as stored times packed token rows.
  *
- * Few token rows (decode): fused, weights are widened in registers and used at once; memory's speed is the limit.
- * More: a panel of weight rows by PANEL_K elements is widened into the thread's scratch and multiplied with all tiles of
- * token rows in register blocks. A dot product keeps sixteen lanes, so between blocks of k its sums are sixteen numbers;
- * they wait in scratch, and the tree is taken after the last block. The order of each lane's sum is that of the
- * specification in both, so they give the same bits.
+ * Few token rows (decode): fused, weights are widened in registers and used at once; memory's speed is the limit. More:
+ * a panel of weight rows by PANEL_K elements is widened into the thread's scratch and multiplied with all tiles of
+ * token rows in register blocks. A dot product keeps sixteen lanes, so between blocks of k its sums are sixteen
+ * numbers; they wait in scratch, and the tree is taken after the last block. The order of each lane's sum is that of
+ * the specification in both, so they give the same bits.
  *
  * A task is a strip of weight rows by a panel of token rows. Strips of one task lie beside each other in memory. */
 #include "backend_cpu.h"

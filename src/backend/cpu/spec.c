@@ -85,8 +85,8 @@ static float weight_q4_1(const uint8_t *row, uint64_t i)
     return fmaf(half_at(b), nibble(b + 4, i % 32), half_at(b + 2));
 }
 
-/* The quantised types with more than one scale a block: see dtype.h. Products are exact, so that fma rounds as a product
- * and a difference do. */
+/* The quantised types with more than one scale a block: see dtype.h. Products are exact, so that fma rounds as a
+ * product and a difference do. */
 static float high_bit(const uint8_t *bits, uint64_t i)
 {
     return (float)(bits[i / 8] >> i % 8 & 1);
