@@ -501,6 +501,11 @@ typedef struct hostile {
 #define MODEL(model)                                                                                                   \
     "{\"decoder\":{\"type\":\"ByteLevel\"},\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"model\":" model "}"
 
+#define BYTES "{\"type\":\"ByteLevel\"}"
+#define STEP(pre, decoder)                                                                                             \
+    "{\"pre_tokenizer\":" pre ",\"decoder\":" decoder ",\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]" \
+    "}}"
+
 static const hostile refused[] = {
     {"", "unexpected end"},
     {"[]", "expected an object"},
@@ -519,6 +524,18 @@ static const hostile refused[] = {
     {WITH("\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"(\"},\"content\":\"\"},"),
      "regular expression"},
     {WITH("\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\"\"},\"content\":\"\"},"), "empty pattern"},
+    {WITH("\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"***\"},"),
+     "precompiled_charsmap is not base64"},
+    {WITH("\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Nope\"}]},"),
+     "normalizer \"Nope\" is not supported"},
+    {STEP("{\"type\":\"UnicodeScripts\"}", BYTES), "pre-tokenizer \"UnicodeScripts\" is not supported"},
+    {STEP("{\"type\":\"Metaspace\",\"replacement\":\"ab\"}", BYTES), "a replacement that is not one character"},
+    {STEP(BYTES, "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a\"},\"content\":\"\"}"),
+     "decoder \"Replace\" with a Regex is not supported"},
+    {STEP(BYTES, "{\"type\":\"Nope\"}"), "decoder \"Nope\" is not supported"},
+    {WITH("\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":\"A\"}},"
+          "{\"Sequence\":{\"id\":\"A\"}}]},"),
+     "a template that is not tokens around one text"},
     {WITH("\"post_processor\":{\"type\":\"X\"},"), "post-processor \"X\" is not supported"},
     {WITH("\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"q\"}}]},"),
      "has no ids"},

@@ -4,36 +4,40 @@
 #include "format/gguf.h"
 #include "format/tokenizer.h"
 
-static const char key[] = "tokenizer.ggml.pre";
+static const char pre_key[] = "tokenizer.ggml.pre", model_key[] = "tokenizer.ggml.model";
 
-/* tiny.gguf with this name -> the folder's file "x.gguf". */
-static void write_with(folder *f, memory *m, const char *name)
+/* tiny.gguf with this text for a key, which has `old` -> the folder's file "x.gguf". */
+static void write_with(folder *f, memory *m, const char *key, const char *old, const char *name)
 {
     char *data = NULL;
-    size_t n = 0, at = 0, name_at, old;
+    size_t n = 0, at = 0, name_at, key_bytes = strlen(key), old_bytes = strlen(old);
     bytes b = {0};
     if (os_read_file(m, TEST_DATA "/tokenizer/tiny.gguf", 1 << 24, &data, &n, NULL) != LAMINA_OK) abort();
-    while (at + sizeof key < n && memcmp(data + at, key, sizeof key - 1) != 0) at++;
-    name_at = at + sizeof key - 1 + 4 + 8; /* behind the type and the length */
-    if (name_at + 6 > n || memcmp(data + name_at, "smollm", 6) != 0) abort();
-    old = 6;
+    while (at + key_bytes + 1 < n && memcmp(data + at, key, key_bytes) != 0) at++;
+    name_at = at + key_bytes + 4 + 8; /* behind the type and the length */
+    if (name_at + old_bytes > n || memcmp(data + name_at, old, old_bytes) != 0) abort();
     put(&b, data, name_at - 8);
     put_number(&b, strlen(name), 8);
     put_text(&b, name);
-    put(&b, data + name_at + old, n - name_at - old);
+    put(&b, data + name_at + old_bytes, n - name_at - old_bytes);
     write_bytes(f, "x.gguf", b.data, b.n);
     free(b.data);
     mem_free(m, data);
 }
 
-static tokenizer *with_name(folder *f, memory *m, const char *name, lamina_error *err)
+static tokenizer *read_back(folder *f, memory *m, lamina_error *err)
 {
     checkpoint *c = NULL;
     tokenizer *t = NULL;
-    write_with(f, m, name);
     if (gguf_open(m, in(f, "x.gguf"), &c, err) == LAMINA_OK) tokenizer_from_gguf(m, c->metadata, &t, err);
     checkpoint_free(c);
     return t;
+}
+
+static tokenizer *with_name(folder *f, memory *m, const char *name, lamina_error *err)
+{
+    write_with(f, m, pre_key, "smollm", name);
+    return read_back(f, m, err);
 }
 
 static void round_trip(memory *m, const tokenizer *t, const char *name)
@@ -100,8 +104,28 @@ static void unknown_names(void)
     CHECK(left == 0, "%llu bytes are still held", (unsigned long long)left);
 }
 
+/* Vocabularies of other kinds. */
+static void unknown_models(void)
+{
+    static const char *const names[] = {"bert", "rwkv", "plamo2", ""};
+    memory *m = memory_new();
+    folder f = folder_new();
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        lamina_error err = {0};
+        char words[80];
+        write_with(&f, m, model_key, "gpt2", names[i]);
+        tokenizer *t = read_back(&f, m, &err);
+        snprintf(words, sizeof words, "tokenizer.ggml.model \"%s\" is not supported", names[i]);
+        CHECK(t == NULL && err.status == LAMINA_E_UNSUPPORTED && strstr(err.text, words), "%s: %s", names[i], err.text);
+        tokenizer_free(t);
+    }
+    folder_remove(&f);
+    uint64_t left = memory_free(m);
+    CHECK(left == 0, "%llu bytes are still held", (unsigned long long)left);
+}
+
 int main(int argc, char **argv)
 {
-    static const test_case cases[] = {T(known_names), T(unknown_names)};
+    static const test_case cases[] = {T(known_names), T(unknown_names), T(unknown_models)};
     return test_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }
