@@ -302,6 +302,39 @@ static void real_configurations(void)
     printf("  %d configurations\n", seen);
 }
 
+/* Configurations of sizes that no other test has, by facts that were published, with the number of parameters. */
+static void other_sizes(void)
+{
+    static const struct {
+        const char *name;
+        double billions;
+    } sizes[] = {
+        {"codellama-70b", 68.977},   {"command-r-plus", 103.811}, {"deepseek-coder-v2", 235.741},
+        {"exaone-4.0-32b", 32.003},  {"falcon-180b", 179.521},    {"gemma-2-27b", 27.227},
+        {"glm-4.5-air", 106.852},    {"gpt-oss-120b", 116.829},   {"granite-3.3-8b", 8.171},
+        {"internlm2.5-20b", 19.861}, {"kimi-k2", 1026.408},       {"mistral-small-24b", 23.572},
+        {"mixtral-8x22b", 140.621},  {"olmo-2-32b", 32.234},      {"phi-3-medium-4k", 13.960},
+        {"seed-oss-36b", 36.151},    {"starcoder2-15b", 15.958},
+    };
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        char path[600];
+        lamina_error err = {0};
+        memory *m = memory_new();
+        checkpoint *c = NULL;
+        model *mo = NULL;
+        snprintf(path, sizeof path, TEST_DATA "/configs/%s.json", sizes[i].name);
+        lamina_status s = checkpoint_open(m, path, &c, &err);
+        if (s == LAMINA_OK) s = model_bind(m, c, NULL, &mo, &err);
+        CHECK(s == LAMINA_OK, "%s: %s", sizes[i].name, err.text);
+        double got = mo ? (double)mo->n_parameters / 1e9 : 0;
+        CHECK(fabs(got - sizes[i].billions) <= 0.0011, "%s: %.4f billion, published %.3f", sizes[i].name, got,
+              sizes[i].billions);
+        model_free(mo);
+        checkpoint_free(c);
+        CHECK(memory_free(m) == 0, "%s: memory is still held", sizes[i].name);
+    }
+}
+
 static void every_failing_allocation_is_clean(void)
 {
     char path[] = "/tmp/lamina-config-XXXXXX.json";
@@ -396,5 +429,5 @@ static void a_base_may_grow_to_infinity(void)
 
 TEST_MAIN(T(absent_keys_take_the_reference_defaults), T(both_dialects_say_the_same), T(windows_follow_the_family),
           T(what_is_not_understood_is_refused_by_name), T(mechanisms_refuse_by_name), T(real_configurations),
-          T(every_failing_allocation_is_clean), T(frequencies_are_those_of_the_reference),
+          T(other_sizes), T(every_failing_allocation_is_clean), T(frequencies_are_those_of_the_reference),
           T(a_base_may_grow_to_infinity))
