@@ -2,6 +2,7 @@
  * safetensors header and of GGUF (ggml's enum ggml_type); what is not a row of the table is DT_OTHER, known by name. */
 #include "base/dtype.h"
 
+#include <math.h>
 #include <string.h>
 
 const dtype_info dtype_table[DT_COUNT] = {
@@ -152,6 +153,17 @@ float f16_to_f32(uint16_t h)
         x.u = sign | (exponent + 112) << 23 | fraction << 13;
     }
     return x.f;
+}
+
+float f8_e4m3_to_f32(uint8_t c)
+{
+    if ((c & 0x7f) == 0x7f) return NAN;
+    return f16_to_f32((uint16_t)((c & 0x80) << 8 | (c & 0x7f) << 7)) * 0x1p+8f;
+}
+
+float f8_e5m2_to_f32(uint8_t c)
+{
+    return f16_to_f32((uint16_t)(c << 8));
 }
 
 uint16_t f16_from_f32(float f)

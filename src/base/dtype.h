@@ -93,6 +93,10 @@ static inline const char *dtype_name(dtype t)
  * 0: their tensors say how long rows are. */
 uint64_t dtype_row_bytes(dtype t, uint64_t k);
 bool dtype_row_ok(dtype t, uint64_t k);
+static inline bool dtype_is_f8(dtype t)
+{
+    return t == DT_F8_E4M3 || t == DT_F8_E5M2;
+}
 bool dtype_has_scales(dtype t);                          /* f32 that lie elsewhere */
 bool dtype_from_safetensors(const char *name, dtype *t); /* false: unknown */
 bool dtype_from_gguf(uint32_t type, dtype *t);           /* unknown numbers give DT_OTHER and true up to 1000 */
@@ -111,6 +115,8 @@ bool dtype_from_name(const char *name, dtype *t);        /* "bf16", "float16", "
 /* Exact conversions (f16: IEEE 754 binary16, round to nearest even). */
 float f16_to_f32(uint16_t h);
 uint16_t f16_from_f32(float f);
+float f8_e4m3_to_f32(uint8_t c); /* the OCP's FP8 (Micikevicius et al. 2022): e4m3 has no infinities, e5m2 is IEEE's */
+float f8_e5m2_to_f32(uint8_t c);
 static inline float bf16_to_f32(uint16_t h)
 {
     union {

@@ -374,6 +374,7 @@ static lamina_status bind_side(const binding *b, const tensor_rule *rule, uint32
     if (scales->type != DT_U8) return refuse_type(b, scales, "u8");
     w->scales = (uint32_t)(scales - b->c->tensors);
     mark(b, w->scales, rule->role, layer);
+    b->mo->tensor_codes[w->scales] = w->tensor;
     return LAMINA_OK;
 }
 
@@ -381,7 +382,10 @@ static lamina_status bind_side(const binding *b, const tensor_rule *rule, uint32
 static lamina_status bind_coding(const binding *b, const tensor_rule *rule, uint32_t layer, const coding *c, weight *w)
 {
     uint64_t all, before = rows_before(b, rule, &all);
-    for (uint32_t i = 0; i < c->n; i++) mark(b, c->with[i], rule->role, layer);
+    for (uint32_t i = 0; i < c->n; i++) {
+        mark(b, c->with[i], rule->role, layer);
+        b->mo->tensor_codes[c->with[i]] = w->tensor;
+    }
     if (c->scales == TENSOR_NONE) return LAMINA_OK;
     if (rule->role == ROLE_EMBED || rule->role == ROLE_POSITIONS || rule->rows == EXTENT_NONE)
         return error_set(b->r->err, LAMINA_E_UNSUPPORTED, "%s: tensor %s: scales beside %s are not computed",
@@ -690,7 +694,12 @@ static lamina_status make_roles(const binding *b)
     for (size_t i = 0; i < n; i++) mo->tensor_types[i] = (uint8_t)b->c->tensors[i].type;
     mo->tensor_layers = mem_array(mo->m, MEM_MODEL, n, sizeof *mo->tensor_layers, b->r->err);
     if (!mo->tensor_layers) return LAMINA_E_MEMORY;
-    for (size_t i = 0; i < n; i++) mo->tensor_layers[i] = -1;
+    mo->tensor_codes = mem_array(mo->m, MEM_MODEL, n, sizeof *mo->tensor_codes, b->r->err);
+    if (!mo->tensor_codes) return LAMINA_E_MEMORY;
+    for (size_t i = 0; i < n; i++) {
+        mo->tensor_layers[i] = -1;
+        mo->tensor_codes[i] = TENSOR_NONE;
+    }
     return LAMINA_OK;
 }
 

@@ -282,7 +282,7 @@ lamina_status coding_of(const reading *r, arena *small, const tensor *t, coding 
     look l = {.r = r, .small = small, .t = t, .out = out};
     size_t n = strlen(t->name), end = sizeof "weight" - 1;
     *out = (coding){.as = *t, .scales = TENSOR_NONE};
-    bool is_fp8 = t->type == DT_F8_E4M3 || t->type == DT_F8_E5M2;
+    bool is_fp8 = dtype_is_f8(t->type);
     if (r->c->dialect == DIALECT_GGUF || n >= NAME_BYTES) return LAMINA_OK;
     if (t->n_dims != 2)
         return is_fp8 && is_quantised(r)

@@ -223,6 +223,7 @@ void model_free(model *mo)
     mem_free(mo->m, mo->tensor_roles);
     mem_free(mo->m, mo->tensor_types);
     mem_free(mo->m, mo->tensor_layers);
+    mem_free(mo->m, mo->tensor_codes);
     mem_free(mo->m, mo->axis_names);
     mem_free(mo->m, mo->axis_values);
     arena_free(mo->small);

@@ -234,6 +234,8 @@ typedef struct model {
     uint8_t *tensor_roles;  /* [source->n_tensors]: role + 1; 0: unused */
     uint8_t *tensor_types;  /* [source->n_tensors]: the type its matrix is computed as */
     int32_t *tensor_layers; /* [source->n_tensors]: -1: not of a layer */
+    /* [source->n_tensors]: the tensor of codes whose numbers it takes part in saying, as scales do; TENSOR_NONE: none */
+    uint32_t *tensor_codes;
 } model;
 
 /* A weight of the model's ends: ROLE_EMBED and what follows. */

@@ -521,7 +521,7 @@ static lamina_status run_threads(flow *f, uint64_t total, lamina_error *err)
     for (; n < FLOW_THREADS && status == LAMINA_OK; n++) {
         uint8_t *bounce = f->buffers + SLOTS * f->block + (size_t)n * (f->block + (size_t)(2 * PAGE) + f->scratch);
         workers[n] = (worker){.f = f, .bounce = bounce};
-        recoder_place(&workers[n].recoder, f->job, f->im, bounce + f->block + (size_t)(2 * PAGE));
+        recoder_place(&workers[n].recoder, f->job, &f->sources, f->im, bounce + f->block + (size_t)(2 * PAGE));
         int code = pthread_create(&workers[n].thread, NULL, work, &workers[n]);
         char reason[128];
         if (code) {

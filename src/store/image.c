@@ -3,9 +3,9 @@
  * Owns the layout: which unit of the pass a tensor belongs to, in what order tensors stand, where they begin. Promises
  * that the layout depends on the model alone, so that packing twice gives the same bytes, and that every tensor of
  * the source is stored exactly once: what no pass uses goes into a last file, so that deleting the source loses
- * nothing. In a layer the matrices come first, as they are applied; then the vectors, which are read once when the
+ * nothing. (Scales of codes that become other blocks have done their work.) In a layer the matrices come first, as they are applied; then the vectors, which are read once when the
  * model starts. So the matrices, whose sizes are nearly always multiples of a page, keep the alignment of the first. */
-#include "store/image.h"
+#include "store/scales.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -62,18 +62,27 @@ typedef struct layout {
     lamina_error *err;
 } layout;
 
+/* It says what codes mean that are quantised on their way into the store. */
+static bool is_spent(const layout *l, size_t index)
+{
+    uint32_t codes = l->from->tensor_codes[index];
+    return codes != TENSOR_NONE && l->targets[codes].type != l->c->tensors[codes].type;
+}
+
 static lamina_status place(layout *l, size_t index)
 {
     image *im = l->im;
     if (index >= l->c->n_tensors) return error_set(l->err, LAMINA_E_USAGE, "pack: the model has an unbound tensor");
     if (l->placed[index]) return LAMINA_OK; /* tied: stored where it is first used */
     l->placed[index] = 1;
+    if (is_spent(l, index)) return LAMINA_OK;
     const tensor *t = &l->c->tensors[index];
     const image_target *to = &l->targets[index];
     image_tensor *d = &im->tensors[im->n_tensors++];
     d->t = *t;
     d->from = t->type;
     d->from_row_bytes = t->row_bytes;
+    if (to->codes) d->scales = scales_of(l->from, to->codes);
     d->importance = to->importance;
     d->importance_offset = IMPORTANCE_NONE;
     if (to->importance) {

@@ -43,6 +43,15 @@ typedef struct image_file { /* a file of the store */
     bool written, verified; /* while packing */
 } image_file;
 
+/* Numbers that codes are multiplied by, each for a block of the matrix. */
+typedef struct image_scales {
+    uint32_t source;
+    dtype type; /* f32, bf16 or f16 */
+    uint64_t offset;
+    uint32_t rows, cols; /* of a block; UINT32_MAX, SCALE_COLS_ALL: all; rows 0: there are none */
+    uint64_t stride;     /* scales of a row of blocks */
+} image_scales;
+
 typedef struct image_tensor {
     tensor t; /* as the store has it. file: index into files; offset: in that file */
     /* draft only: where its bytes are, and what they are there; of the same type and row_bytes: copied */
@@ -50,6 +59,7 @@ typedef struct image_tensor {
     uint64_t source_offset;
     dtype from;
     uint64_t from_row_bytes;    /* of packed types, else 0 */
+    image_scales scales;        /* of what is quantised from codes that have some */
     const float *importance;    /* [columns] of what is quantised; NULL: none, or not read yet */
     uint64_t importance_offset; /* draft only: where it begins in STORE_IMPORTANCE, in f32; IMPORTANCE_NONE: none */
     /* while packing: of the rows quantised so far the sums of (x - quantised)^2 and of x^2 */
@@ -110,6 +120,7 @@ typedef struct image_target {
     dtype type;
     uint64_t row_bytes;      /* of packed types */
     dtype of;                /* of packed types */
+    const weight *codes;     /* of what is quantised from codes: a weight of that tensor; NULL: from numbers */
     const float *importance; /* [columns] of what is quantised; NULL: none; it need not outlive image_lay_out() */
 } image_target;
 

@@ -10,6 +10,7 @@
 
 #include "format/jsonpull.h"
 #include "store/recode.h"
+#include "store/scales.h"
 
 typedef struct parse {
     image *im;
@@ -22,7 +23,7 @@ typedef struct parse {
 
 /* The members of one object that are known: where their values are. A tree of the whole would cost twenty times the
  * text, which for a model of many experts is tens of megabytes. */
-enum { MOST_FIELDS = 14 };
+enum { MOST_FIELDS = 15 };
 typedef struct fields {
     const char *where; /* for errors */
     const char *const *keys;
@@ -315,14 +316,15 @@ enum {
     T_SOURCE_OFFSET,
     T_FROM,
     T_FROM_ROW_BYTES,
-    T_IMPORTANCE
+    T_IMPORTANCE,
+    T_SCALES
 };
 
 static lamina_status find_tensor(const parse *p, const jp *v, fields *f)
 {
-    static const char *const keys[] = {"name",          "dtype",     "shape",          "file",       "offset",
-                                       "bytes",         "gguf_type", "row_bytes",      "of",         "source",
-                                       "source_offset", "from",      "from_row_bytes", "importance", NULL};
+    static const char *const keys[] = {"name",           "dtype",      "shape",  "file",   "offset",        "bytes",
+                                       "gguf_type",      "row_bytes",  "of",     "source", "source_offset", "from",
+                                       "from_row_bytes", "importance", "scales", NULL};
     return find_fields(p, v, "tensors", keys, f);
 }
 
@@ -356,6 +358,37 @@ static lamina_status read_importance(const parse *p, const fields *f, image_tens
     return get_count(p, f, T_IMPORTANCE, all - columns, &x->importance_offset);
 }
 
+static lamina_status read_scales(const parse *p, const fields *f, image_tensor *x)
+{
+    static const char *const keys[] = {"source", "offset", "dtype", "block", NULL};
+    enum { SOURCE, OFFSET, DTYPE, BLOCK };
+    const image *im = p->im;
+    image_scales *s = &x->scales;
+    uint64_t source, columns = image_columns(&x->t), bytes;
+    int64_t rows = 0, cols = 0;
+    fields in;
+    jp at;
+    size_t n;
+    TRY(find_fields(p, &f->value[T_SCALES], "scales", keys, &in));
+    TRY(get_count(p, &in, SOURCE, UINT32_MAX, &source));
+    TRY(get_count(p, &in, OFFSET, INT64_MAX, &s->offset));
+    TRY(get_dtype(p, &in, DTYPE, &s->type));
+    TRY(get_array(p, &in, BLOCK, 2, &at, &n));
+    bool two = n == 2 && jp_next_item(&at) && jp_integer(&at, &rows, NULL) == LAMINA_OK && jp_next_item(&at) &&
+               jp_integer(&at, &cols, NULL) == LAMINA_OK;
+    if (!two || rows < 1 || rows > UINT32_MAX || cols < 1 || cols > UINT32_MAX)
+        return BAD(p, "%s: %s: \"block\" is not rows and columns", p->name, x->t.name);
+    s->source = (uint32_t)source;
+    s->rows = (uint32_t)rows;
+    s->cols = (uint32_t)cols;
+    s->stride = (columns - 1) / s->cols + 1;
+    bool can = recode_kind_of(x) == RECODE_QUANTISE && dtype_is_f8(x->from);
+    if (can && scales_extent(s, image_rows(&x->t), columns, &bytes) && source < im->n_sources &&
+        s->offset <= im->sources[source].bytes && bytes <= im->sources[source].bytes - s->offset)
+        return LAMINA_OK;
+    return BAD(p, "%s: %s: has \"scales\" that it cannot have", p->name, x->t.name);
+}
+
 /* Where the bytes come from, in a draft. */
 static lamina_status read_origin(const parse *p, const fields *f, image_tensor *x)
 {
@@ -377,6 +410,7 @@ static lamina_status read_origin(const parse *p, const fields *f, image_tensor *
         if (!row || __builtin_mul_overflow(row, image_rows(&x->t), &bytes))
             return BAD(p, "%s: %s: its source is too large", p->name, x->t.name);
         if (f->value[T_IMPORTANCE].document) TRY(read_importance(p, f, x));
+        if (f->value[T_SCALES].document) TRY(read_scales(p, f, x));
     }
     if (source >= im->n_sources || x->source_offset > im->sources[source].bytes ||
         bytes > im->sources[source].bytes - x->source_offset)

@@ -240,11 +240,11 @@ static void name_layer(matching *t, uint32_t i)
 
 static const char *why_kept(const tensor *t, const weight *w)
 {
-    if (t->type != DT_F32 && t->type != DT_F16 && t->type != DT_BF16 && !packed_form_of(t->type))
-        return "is quantised already";
+    bool numbers = t->type == DT_F32 || t->type == DT_F16 || t->type == DT_BF16 || packed_form_of(t->type);
+    if (!numbers && !dtype_is_f8(t->type)) return "is quantised already";
     if (t->n_dims < 2) return "is a vector";
     if (w->transposed) return "is stored [in, out]";
-    if (w->scales != TENSOR_NONE) return "has scales of its own";
+    if (numbers && w->scales != TENSOR_NONE) return "has scales of its own";
     return NULL;
 }
 
@@ -274,6 +274,7 @@ static recipe_target target_of(const recipe_rule *rule, const tensor *t, const w
         target.form = RECIPE_KEEP;
         return target;
     }
+    if (dtype_is_f8(t->type)) target.codes = w;
     if (rule->form == RECIPE_OPEN) return target;
     target.type = dtype_row_ok(rule->type, cols) ? rule->type : of_32(rule->type);
     if (target.type != rule->type) target.why = "has rows that are not whole blocks of the type";

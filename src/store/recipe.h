@@ -11,7 +11,7 @@
  * to both.
  *
  * Never quantised: norms, biases and other vectors, routers, learned positions, matrices stored [in, out], what is not
- * f32, f16 or bf16 (packed or not), what no pass uses. Where rows are not whole blocks of 256 the type of 32 takes its
+ * f32, f16, bf16 (packed or not) or FP8, what no pass uses. Where rows are not whole blocks of 256 the type of 32 takes its
  * place that llama.cpp puts there: q8_0 for q6_k, q5_1 for q5_k, q5_0 for q4_k; q4_0 for nf4. Where they are not of 32
  * either, the tensor is kept. */
 #ifndef LAMINA_STORE_RECIPE_H
@@ -30,8 +30,9 @@ typedef enum recipe_form {
 
 typedef struct recipe_target {
     recipe_form form;
-    dtype type;      /* of BLOCKS: what the store will have; else the tensor's own */
-    const char *why; /* static text: why this is not what was asked for; NULL: it is */
+    dtype type;          /* of BLOCKS: what the store will have; else the tensor's own */
+    const char *why;     /* static text: why this is not what was asked for; NULL: it is */
+    const weight *codes; /* the tensor holds codes of FP8: the weight whose scales are theirs; NULL: numbers */
 } recipe_target;
 
 /* LAMINA_E_USAGE: the text says what is wrong, where, and what was expected. */

@@ -99,12 +99,19 @@ static unit *unit_of(sharing *s, size_t tensor_index)
     return &s->units[at];
 }
 
+static bool rounded(const recipe_target *t)
+{
+    return t->form == RECIPE_OPEN || t->form == RECIPE_BLOCKS;
+}
+
 static void gather(sharing *s, const recipe_survey *survey)
 {
     const checkpoint *c = s->mo->source;
     for (size_t i = 0; i < c->n_tensors; i++) {
         const tensor *t = &c->tensors[i];
         const recipe_target *target = &s->targets[i];
+        uint32_t codes = s->mo->tensor_codes[i];
+        if (codes != TENSOR_NONE && rounded(&s->targets[codes])) continue; /* not stored */
         if (target->form != RECIPE_OPEN) {
             uint64_t cols = t->n_dims ? t->shape[t->n_dims - 1] : 1;
             bool blocks = target->form == RECIPE_BLOCKS && cols;

@@ -14,7 +14,7 @@ recode_kind recode_kind_of(const image_tensor *x)
     if (to && !from && x->from == x->t.of && (x->from == to->of || x->from == DT_F32)) return RECODE_PACK;
     if (from && !to && (x->t.type == from->of || x->t.type == DT_F32)) return RECODE_UNPACK;
     bool plain = x->from == DT_F32 || x->from == DT_F16 || x->from == DT_BF16;
-    if ((plain || from) && quantize_can(x->t.type)) return RECODE_QUANTISE;
+    if ((plain || from || dtype_is_f8(x->from)) && quantize_can(x->t.type)) return RECODE_QUANTISE;
     return RECODE_IMPOSSIBLE;
 }
 
@@ -63,10 +63,18 @@ static void widen(dtype half, const uint8_t *from, uint64_t n, uint8_t *to)
     }
 }
 
+static void widen_codes(dtype codes, const uint8_t *from, uint64_t n, float *to)
+{
+    float numbers[256];
+    for (int c = 0; c < 256; c++)
+        numbers[c] = codes == DT_F8_E4M3 ? f8_e4m3_to_f32((uint8_t)c) : f8_e5m2_to_f32((uint8_t)c);
+    for (uint64_t i = 0; i < n; i++) to[i] = numbers[from[i]];
+}
+
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
 
 typedef struct extents {
-    uint64_t row, columns, source_row;
+    uint64_t row, columns, source_row, scales;
 } extents;
 
 static uint64_t larger(uint64_t a, uint64_t b)
@@ -84,6 +92,7 @@ static extents extents_of(const image *im)
         e.columns = larger(e.columns, columns);
         e.row = larger(e.row, tensor_row_bytes(&x->t, columns));
         e.source_row = larger(e.source_row, image_source_row(x));
+        e.scales = larger(e.scales, scales_window_bytes(&x->scales));
     }
     e.row = (e.row + 63) / 64 * 64;
     e.columns = (e.columns + 31) / 32 * 32;
@@ -94,19 +103,21 @@ uint64_t recoder_bytes(const image *im, uint64_t *longest_source_row)
 {
     extents e = extents_of(im);
     *longest_source_row = e.source_row;
-    return e.row + 12 * e.columns;
+    return e.scales + e.row + 12 * e.columns;
 }
 
-void recoder_place(recoder *r, const store_job *job, const image *im, uint8_t *at)
+void recoder_place(recoder *r, const store_job *job, sources *s, const image *im, uint8_t *at)
 {
     extents e = extents_of(im);
-    uint8_t *half = at + e.row, *wide = half + 4 * e.columns;
+    uint8_t *row = at + e.scales, *half = row + e.row, *wide = half + 4 * e.columns;
     *r = (recoder){.job = job,
-                   .row = at,
+                   .sources = s,
+                   .row = row,
                    .half = half,
                    .again = half + 2 * e.columns,
                    .wide = (float *)(void *)wide,
                    .seen = (float *)(void *)(wide + 4 * e.columns)};
+    scales_window_place(&r->scales, at, e.scales);
 }
 
 /* ---- rows ------------------------------------------------------------------------------------------------------- */
@@ -148,6 +159,8 @@ void recode_widen(dtype from, uint64_t row_bytes, const uint8_t *row, uint64_t k
     if (f) packed_decode(f, row, row_bytes, k, 0, k, (uint16_t *)(void *)half);
     if (from == DT_F32)
         memcpy(to, row, 4 * k);
+    else if (dtype_is_f8(from))
+        widen_codes(from, row, k, to);
     else
         widen(f ? f->of : from, f ? half : row, k, (uint8_t *)to);
 }
@@ -164,6 +177,7 @@ static lamina_status quantise_row(recoder *r, const image_tensor *x, uint64_t ro
 {
     uint64_t k = image_columns(&x->t);
     recode_widen(x->from, x->from_row_bytes, from, k, r->again, r->wide);
+    TRY(scales_apply(&r->scales, r->sources, &x->scales, row, image_rows(&x->t), k, r->wide, err));
     if (quantize_rows(x->t.type, r->wide, 1, k, x->importance, to) != 1)
         return recode_cannot_hold(x->t.name, row, x->t.type, err);
     quantize_widen(x->t.type, to, k, r->seen);

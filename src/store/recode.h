@@ -5,6 +5,7 @@
 #include "store/image.h"
 #include "store/packed.h"
 #include "store/quantize.h"
+#include "store/scales.h"
 
 typedef enum recode_kind {
     RECODE_NONE, /* copied */
@@ -19,7 +20,8 @@ recode_kind recode_kind_of(const image_tensor *x);
 /* Numbers of f32 [n] as the half floats (bf16, f16) [n] that widen to them; false: some are no such. Any alignment. */
 bool recode_narrow(dtype half, const uint8_t *from, uint64_t n, uint8_t *to);
 
-/* A row of k numbers of f32, f16, bf16 or, of row_bytes, packed, as f32 [k]. half [2k] is scratch. */
+/* A row of k numbers of f32, f16, bf16, FP8 (without scales) or, of row_bytes, packed, as f32 [k]. half [2k] is
+ * scratch. */
 void recode_widen(dtype from, uint64_t row_bytes, const uint8_t *row, uint64_t k, uint8_t *half, float *to);
 
 /* The error that a row has a number for which no block of `to` has a scale. */
@@ -27,6 +29,8 @@ lamina_status recode_cannot_hold(const char *name, uint64_t row, dtype to, lamin
 
 typedef struct recoder { /* what one thread needs */
     const store_job *job;
+    sources *sources; /* where scales come from */
+    scales_window scales;
     uint8_t *row;   /* [the longest row of the store's recoded tensors] where only a part of one is wanted */
     uint8_t *half;  /* [2 * the most columns] */
     uint8_t *again; /* the same */
@@ -37,7 +41,8 @@ typedef struct recoder { /* what one thread needs */
 
 /* Bytes of what a recoder points to, and of the longest row of a source that is recoded; both 0: none is. */
 uint64_t recoder_bytes(const image *im, uint64_t *longest_source_row);
-void recoder_place(recoder *r, const store_job *job, const image *im, uint8_t *at);
+/* at: page-aligned. */
+void recoder_place(recoder *r, const store_job *job, sources *s, const image *im, uint8_t *at);
 
 /* Row number `row` of x, from -> to [x->t.row_bytes or what follows from its type]. Packed, it is decoded again and
  * compared: LAMINA_E_CORRUPT when that differs, or when the row is not what surveying saw. LAMINA_E_UNSUPPORTED: it has

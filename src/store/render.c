@@ -114,6 +114,10 @@ static void add_origin(const image_tensor *x, text *t)
     if (!image_recoded(x)) return;
     text_add(t, ", \"from\": \"%s\"", dtype_name(x->from));
     if (x->from_row_bytes) text_add(t, ", \"from_row_bytes\": %llu", (unsigned long long)x->from_row_bytes);
+    if (x->scales.rows)
+        text_add(t, ", \"scales\": {\"source\": %u, \"offset\": %llu, \"dtype\": \"%s\", \"block\": [%u, %u]}",
+                 x->scales.source, (unsigned long long)x->scales.offset, dtype_name(x->scales.type), x->scales.rows,
+                 x->scales.cols);
     if (x->importance_offset != IMPORTANCE_NONE)
         text_add(t, ", \"importance\": %llu", (unsigned long long)x->importance_offset);
 }

@@ -16,6 +16,7 @@ enum {
 typedef struct sampler { /* what one thread has */
     uint8_t *bounce, *half, *row;
     float *wide;
+    scales_window scales;
     size_t at; /* index of the tensor */
 } sampler;
 
@@ -61,6 +62,12 @@ static const float *importance_of(const sensing *s, size_t index)
     return s->importance && s->mo->tensor_roles[index] != ROLE_EMBED + 1 ? s->importance[index] : NULL;
 }
 
+static image_scales scales_at(const sensing *s, size_t index)
+{
+    const weight *codes = s->targets[index].codes;
+    return codes ? scales_of(s->mo, codes) : (image_scales){0};
+}
+
 static lamina_status sense(void *user, uint32_t worker, lamina_error *err)
 {
     sensing *s = user;
@@ -70,11 +77,13 @@ static lamina_status sense(void *user, uint32_t worker, lamina_error *err)
     uint64_t cols = image_columns(t), row_bytes = tensor_row_bytes(t, cols), rows = image_rows(t);
     uint64_t n = sampled_rows(s->mo, w->at);
     recipe_survey *out = &s->out[w->at];
+    const image_scales scales = scales_at(s, w->at);
     for (uint64_t i = 0; i < n; i++) {
         uint64_t row = rows / n * i;
         const uint8_t *at;
         TRY(sources_read(&s->sources, t->file, t->offset + row * row_bytes, (size_t)row_bytes, w->bounce, &at, err));
         recode_widen(t->type, t->row_bytes, at, cols, w->half, w->wide);
+        TRY(scales_apply(&w->scales, &s->sources, &scales, row, rows, cols, w->wide, err));
         for (int k = 0; k < RECIPE_CANDIDATES; k++) {
             dtype to = recipe_candidate(cols, k);
             quantize_cost cost = {0};
@@ -102,29 +111,41 @@ static void say(void *user, lamina_progress *p)
     p->total = s->total;
 }
 
-/* Bytes of a thread's buffers; divided among them by place(). */
-static uint64_t buffers_of(const sensing *s, uint64_t *longest, uint64_t *columns)
+typedef struct extents { /* of a thread's buffers, which place() divides; whole pages */
+    uint64_t source, columns, scales, all;
+} extents;
+
+static uint64_t larger(uint64_t a, uint64_t b)
 {
-    *longest = *columns = 0;
+    return a > b ? a : b;
+}
+
+static extents buffers_of(const sensing *s)
+{
+    extents e = {0};
     for (size_t i = 0; i < s->mo->source->n_tensors; i++) {
         const tensor *t = &s->mo->source->tensors[i];
         if (!is_open(s, i)) continue;
-        uint64_t cols = image_columns(t), row = tensor_row_bytes(t, cols);
-        if (row > *longest) *longest = row;
-        if (cols > *columns) *columns = cols;
+        const image_scales scales = scales_at(s, i);
+        e.columns = larger(e.columns, image_columns(t));
+        e.source = larger(e.source, tensor_row_bytes(t, image_columns(t)));
+        e.scales = larger(e.scales, scales_window_bytes(&scales));
     }
     const uint64_t page = SOURCE_PAGE;
-    *longest = (*longest + page - 1) / page * page + 2 * page;
-    *columns = (*columns + page - 1) / page * page;
-    return *longest + (2 + 4 + 4) * *columns; /* as read; as halves; as f32; as blocks, of which none is larger */
+    e.source = (e.source + page - 1) / page * page + 2 * page;
+    e.columns = (e.columns + page - 1) / page * page;
+    /* as read; scales; as halves; as f32; as blocks, of which none is larger */
+    e.all = e.source + e.scales + (2 + 4 + 4) * e.columns;
+    return e;
 }
 
-static void place(sampler *w, uint8_t *at, uint64_t longest, uint64_t columns)
+static void place(sampler *w, uint8_t *at, const extents *e)
 {
-    uint8_t *wide = at + longest;
+    uint8_t *scales = at + e->source, *wide = scales + e->scales;
     *w = (sampler){.bounce = at, .wide = (float *)(void *)wide};
-    w->row = wide + 4 * columns;
-    w->half = w->row + 4 * columns;
+    scales_window_place(&w->scales, scales, e->scales);
+    w->row = wide + 4 * e->columns;
+    w->half = w->row + 4 * e->columns;
 }
 
 lamina_status sensitivity_survey(const store_job *job, const image *im, const model *mo, uint64_t buffers,
@@ -132,7 +153,8 @@ lamina_status sensitivity_survey(const store_job *job, const image *im, const mo
                                  lamina_error *err)
 {
     sensing s = {.mo = mo, .targets = targets, .importance = importance, .out = out};
-    uint64_t longest, columns, own = buffers_of(&s, &longest, &columns);
+    const extents e = buffers_of(&s);
+    const uint64_t own = e.all;
     for (size_t i = 0; i < mo->source->n_tensors; i++) s.total += is_open(&s, i) ? mo->source->tensors[i].bytes : 0;
     if (!s.total) return LAMINA_OK;
     if (FLOW_THREADS * own > (buffers ? buffers : FLOW_MEMORY))
@@ -140,7 +162,7 @@ lamina_status sensitivity_survey(const store_job *job, const image *im, const mo
                          (unsigned long long)buffers, (unsigned long long)(FLOW_THREADS * own));
     uint8_t *pages = mem_pages(job->m, MEM_OTHER, (size_t)(FLOW_THREADS * own), err);
     if (!pages) return NO_MEMORY(err);
-    for (uint32_t i = 0; i < FLOW_THREADS; i++) place(&s.workers[i], pages + i * own, longest, columns);
+    for (uint32_t i = 0; i < FLOW_THREADS; i++) place(&s.workers[i], pages + i * own, &e);
     const crew_work work = {
         .user = &s, .phase = LAMINA_PHASE_SURVEY, .take = take, .work = sense, .done = done, .say = say};
     lamina_status status = sources_new(im, &s.sources, err);

@@ -174,7 +174,8 @@ static lamina_status follow(const choice *c, const recipe *r, recipe_target *ask
     TRY(distribute(c, r, asked, err));
     for (size_t i = 0; i < c->from->source->n_tensors; i++)
         if (asked[i].form == RECIPE_BLOCKS && c->from->source->tensors[i].bytes)
-            targets[i] = (image_target){.type = asked[i].type, .importance = c->moments ? c->moments[i] : NULL};
+            targets[i] = (image_target){
+                .type = asked[i].type, .codes = asked[i].codes, .importance = c->moments ? c->moments[i] : NULL};
     return pack_what_pays(c->job, c->im, c->from, c->buffers, asked, targets, err);
 }
 

@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -91,9 +92,16 @@ typedef enum fill {
     FILL_ODD     /* by tensor: NaN and infinities, denormals, negative zero, one value, one full row, as weights are */
 } fill;
 
+typedef enum codes { /* what the layers' matrices are in */
+                     CODES_NONE,
+                     CODES_FP8,    /* with scales, by layer, of 128 x 128, of rows, or one */
+                     CODES_WIDENED /* the same numbers in f32 */
+} codes;
+
 typedef struct recipe {
     int layers, shards; /* shards: files of the checkpoint */
-    bool tied, extra;   /* extra: a tensor that no pass uses */
+    codes codes;
+    bool tied, extra; /* extra: a tensor that no pass uses */
     unsigned seed;
     fill fill;
     unsigned ffn; /* 0: TINY_FFN */
@@ -102,9 +110,35 @@ typedef struct recipe {
 typedef struct entry {
     char name[80], type[8];
     unsigned rows, cols; /* rows 0: a vector of cols */
+    codes codes;
 } entry;
 
-enum { TINY_HIDDEN = 64, TINY_FFN = 96, TINY_VOCAB = 501, TINY_MAX = 128 };
+enum { TINY_HIDDEN = 64, TINY_FFN = 96, TINY_VOCAB = 501, TINY_MAX = 192 };
+
+/* How many rows and columns share a scale in a layer; 0: all. */
+static inline unsigned scale_rows(int layer)
+{
+    return layer % 3 == 0 ? 128 : layer % 3 == 1 ? 1 : 0;
+}
+
+static inline int layer_of(const char *name)
+{
+    return atoi(name + strlen("model.layers."));
+}
+
+/* Makes an entry one of codes, or of what they stand for; 1: its scales are put behind it. */
+static inline int tiny_codes(entry *e, codes as, int layer)
+{
+    unsigned rows = scale_rows(layer);
+    e->codes = as;
+    strcpy(e->type, as == CODES_WIDENED ? "F32" : strstr(e->name, "down") ? "F8_E5M2" : "F8_E4M3");
+    if (as == CODES_WIDENED) return 0;
+    e[1] = (entry){.rows = rows ? (e->rows - 1) / rows + 1 : 1, .cols = rows == 128 ? (e->cols - 1) / 128 + 1 : 1};
+    e[1].codes = as;
+    strcpy(e[1].type, layer % 2 ? "BF16" : "F32");
+    snprintf(e[1].name, sizeof e->name, "%.60s_scale_inv", e->name);
+    return 1;
+}
 
 static inline int tiny_entries(const recipe *r, entry *e)
 {
@@ -124,23 +158,27 @@ static inline int tiny_entries(const recipe *r, entry *e)
         {"mlp.down_proj.weight", TINY_HIDDEN, ffn},
     };
     int n = 0;
-    e[n++] = (entry){"model.embed_tokens.weight", "BF16", TINY_VOCAB, TINY_HIDDEN};
+    e[n++] = (entry){.name = "model.embed_tokens.weight", .type = "BF16", .rows = TINY_VOCAB, .cols = TINY_HIDDEN};
     for (int l = 0; l < r->layers; l++)
         for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-            e[n] = (entry){"", "BF16", parts[i].rows, parts[i].cols};
+            e[n] = (entry){.type = "BF16", .rows = parts[i].rows, .cols = parts[i].cols};
             if (l % 3 == 1) strcpy(e[n].type, i == 0 ? "F32" : "F16");
             if (l % 3 == 2 && r->fill) strcpy(e[n].type, "F32");
             snprintf(e[n++].name, sizeof e->name, "model.layers.%d.%s", l, parts[i].name);
+            if (r->codes && parts[i].rows) n += tiny_codes(&e[n - 1], r->codes, l);
         }
-    e[n++] = (entry){"model.norm.weight", "F32", 0, TINY_HIDDEN};
-    if (!r->tied) e[n++] = (entry){"lm_head.weight", "BF16", TINY_VOCAB, TINY_HIDDEN};
-    if (r->extra) e[n++] = (entry){"model.layers.0.self_attn.rotary_emb.inv_freq", "F32", 0, 8};
+    e[n++] = (entry){.name = "model.norm.weight", .type = "F32", .cols = TINY_HIDDEN};
+    if (!r->tied) e[n++] = (entry){.name = "lm_head.weight", .type = "BF16", .rows = TINY_VOCAB, .cols = TINY_HIDDEN};
+    if (r->extra) e[n++] = (entry){.name = "model.layers.0.self_attn.rotary_emb.inv_freq", .type = "F32", .cols = 8};
     return n;
 }
 
 static inline size_t entry_bytes(const entry *e)
 {
-    return (size_t)(e->rows ? e->rows : 1) * e->cols * (strcmp(e->type, "F32") == 0 ? 4 : 2);
+    return (size_t)(e->rows ? e->rows : 1) * e->cols *
+           (!strcmp(e->type, "F32")      ? 4
+            : !strncmp(e->type, "F8", 2) ? 1
+                                         : 2);
 }
 
 static inline unsigned next_random(unsigned *seed)
@@ -180,10 +218,67 @@ static inline uint16_t odd_half(int way, size_t i, unsigned cols, bool f16, unsi
     return half_bits(next_weight(seed), f16);
 }
 
+/* Code i of the matrix, any but those of no number; scale i of it, which bf16 can hold. */
+static inline uint8_t code_at(const char *matrix, size_t i)
+{
+    unsigned seed = (unsigned)i * 2654435761u + (unsigned)strlen(matrix) + (unsigned)layer_of(matrix);
+    bool e5m2 = strstr(matrix, "down") != NULL;
+    (void)next_random(&seed);
+    uint8_t c = (uint8_t)next_random(&seed);
+    while (e5m2 ? (c & 0x7C) == 0x7C : (c & 0x7F) == 0x7F) c = (uint8_t)next_random(&seed);
+    return c;
+}
+
+static inline float scale_at(size_t i)
+{
+    return (float)(1 + i * 7 % 255) / 65536.0f;
+}
+
+/* What a code of 8 bits stands for, by its definition. */
+static inline float number_of(uint8_t c, int mantissa, int bias)
+{
+    int e = (c & 0x7F) >> mantissa, m = c & ((1 << mantissa) - 1);
+    float f = ldexpf((float)(e ? m + (1 << mantissa) : m), (e ? e : 1) - bias - mantissa);
+    return c & 0x80 ? -f : f;
+}
+
+static inline void fill_codes(const entry *e, unsigned char *to)
+{
+    size_t n = (size_t)e->rows * e->cols;
+    if (strstr(e->name, "_scale_inv")) {
+        for (size_t i = 0; i < n; i++) {
+            float f = scale_at(i);
+            uint16_t h = half_bits(f, false);
+            bool wide = !strcmp(e->type, "F32");
+            memcpy(to + i * (wide ? 4 : 2), wide ? (void *)&f : (void *)&h, wide ? 4 : 2);
+        }
+        return;
+    }
+    unsigned rows = scale_rows(layer_of(e->name)), line = rows == 128 ? (e->cols - 1) / 128 + 1 : 1;
+    for (size_t i = 0; i < n; i++) {
+        uint8_t c = code_at(e->name, i);
+        size_t r = i / e->cols, k = i % e->cols;
+        float scale = scale_at(rows ? r / rows * line + (rows == 128 ? k / 128 : 0) : 0);
+        float x = (strstr(e->name, "down") ? number_of(c, 2, 15) : number_of(c, 3, 7)) * scale;
+        if (e->codes == CODES_FP8)
+            to[i] = c;
+        else
+            memcpy(to + 4 * i, &x, 4);
+    }
+}
+
 /* Fills a tensor; number: of it in the model. */
 static inline void fill_entry(const entry *e, const recipe *r, int number, unsigned char *to, unsigned *seed)
 {
     bool f32 = !strcmp(e->type, "F32");
+    if (e->codes) {
+        fill_codes(e, to);
+        return;
+    }
+    if (r->codes) { /* whatever stands before it */
+        number = (int)strlen(e->name);
+        *seed = r->seed + (unsigned)number + e->cols;
+    }
     if (r->fill == FILL_RANDOM) {
         for (size_t i = 0; i < entry_bytes(e); i++) to[i] = (unsigned char)(next_random(seed) >> 16);
         return;
@@ -236,8 +331,9 @@ static inline void make_model(const char *name, const recipe *r)
                         "\"intermediate_size\":%u,\"num_hidden_layers\":%d,\"num_attention_heads\":4,"
                         "\"num_key_value_heads\":2,\"vocab_size\":%d,\"rms_norm_eps\":1e-05,\"rope_theta\":10000.0,"
                         "\"max_position_embeddings\":128,\"hidden_act\":\"silu\",\"tie_word_embeddings\":%s,"
-                        "\"torch_dtype\":\"bfloat16\",\"bos_token_id\":1,\"eos_token_id\":2}",
-                        TINY_HIDDEN, r->ffn ? r->ffn : TINY_FFN, r->layers, TINY_VOCAB, r->tied ? "true" : "false");
+                        "\"torch_dtype\":\"bfloat16\",\"bos_token_id\":1,\"eos_token_id\":2%s}",
+                        TINY_HIDDEN, r->ffn ? r->ffn : TINY_FFN, r->layers, TINY_VOCAB, r->tied ? "true" : "false",
+                        r->codes == CODES_FP8 ? ",\"quantization_config\":{\"quant_method\":\"fp8\"}" : "");
     snprintf(path, sizeof path, "%s/config.json", UNDER(name));
     write_file(path, text, (size_t)used);
     if (r->shards == 1) {

@@ -85,13 +85,13 @@ static void every_bit_of_the_manifest(void)
     end_scratch();
 }
 
-/* Replaces the first `from` in the manifest by `to`, makes its checksum right and opens. */
-static lamina_status edit(const unsigned char *manifest, size_t bytes, const char *from, const char *to,
-                          lamina_error *err)
+/* Replaces the first `from` in the manifest by `to`, makes its checksum right and writes it as `path`. False: there is no
+ * such text. */
+static bool edit_file(const char *path, const unsigned char *manifest, size_t bytes, const char *from, const char *to)
 {
     char *found = strstr((const char *)manifest, from);
     CHECK(found, "\"%s\" is not in the manifest", from);
-    if (!found) return LAMINA_OK;
+    if (!found) return false;
     size_t before = (size_t)(found - (const char *)manifest), body = bytes - 29;
     char *text = malloc(bytes + strlen(to) + 64);
     memcpy(text, manifest, before);
@@ -101,9 +101,17 @@ static lamina_status edit(const unsigned char *manifest, size_t bytes, const cha
     n += body - before - strlen(from);
     unsigned long long sum = XXH3_64bits(text, n);
     n += (size_t)sprintf(text + n, "\"xxh3\": \"%016llx\"\n}\n", sum);
-    write_file(UNDER("store/manifest.json"), text, n);
+    write_file(path, text, n);
     free(text);
-    return try_open(err);
+    return true;
+}
+
+/* The same of the store's, and opens it. */
+static lamina_status edit(const unsigned char *manifest, size_t bytes, const char *from, const char *to,
+                          lamina_error *err)
+{
+    bool edited = edit_file(UNDER("store/manifest.json"), manifest, bytes, from, to);
+    return edited ? try_open(err) : LAMINA_OK;
 }
 
 static void hostile_manifests(void)
@@ -211,6 +219,56 @@ static void hostile_packed_manifests(void)
     end_scratch();
 }
 
+static bool cut_off(void *user, const lamina_progress *p)
+{
+    (void)user;
+    return p->phase == LAMINA_PHASE_SURVEY;
+}
+
+/* What a draft says of scales, which are read when packing goes on. */
+static void hostile_drafts(void)
+{
+    static const struct {
+        const char *from, *to, *says;
+    } cases[] = {
+        {"\"scales\": {", "\"scales\": 3, \"x\": {", "not an object"},
+        {"\"block\": [128, 128]", "\"block\": [0,128]", "rows and columns"},
+        {"\"block\": [128, 128]", "\"block\": [128,0]", "rows and columns"},
+        {"\"block\": [128, 128]", "\"block\": [128,4294967296]", "rows and columns"},
+        {"\"block\": [128, 128]", "\"block\": [128]", "rows and columns"},
+        {"\"block\": [128, 128]", "\"block\": [128,128,128]", "entries"},
+        {"\"block\": [128, 128]", "\"block\": [1,1]", "cannot"},
+        {"\"scales\": {\"source\": 0", "\"scales\": {\"source\": 2", "cannot have"},
+        {"\"scales\": {\"source\": 0", "\"scales\": {\"source\": -1", "source"},
+        {"\"scales\": {\"source\": 0, \"offset\": ", "\"scales\": {\"source\": 0, \"offset\": 9223372036854770", ""},
+        {"\"scales\": {\"source\": 0, \"offset\": ", "\"scales\": {\"source\": 0, \"offset\": 9000", "cannot have"},
+        {"\"dtype\": \"f32\", \"block\": [128, 128]", "\"dtype\": \"q8_0\", \"block\": [128, 128]", "cannot have"},
+        {"\"from\": \"f8_e4m3\"", "\"from\": \"bf16\"", "cannot have"},
+        {"\"from\": \"f8_e4m3\"", "\"from\": \"i8\"", "cannot come from"},
+    };
+    lamina_error err = {0};
+    lamina_pack_options options = {.dtype = "q8_0"};
+    begin_scratch();
+    make_model("model", &(recipe){.layers = 3, .shards = 2, .seed = 23, .fill = FILL_NORMAL, .codes = CODES_FP8});
+    store_job job = {.progress = cut_off};
+    CHECK(pack_by(UNDER("model"), UNDER("store"), &options, job, NULL, &err) == LAMINA_E_CANCELLED, "%s", err.text);
+    size_t n = 0;
+    unsigned char *draft = read_file(UNDER("store/pack.json"), &n);
+    REQUIRE(draft != NULL, "no draft");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (!edit_file(UNDER("store/pack.json"), draft, n, cases[i].from, cases[i].to)) continue;
+        err = (lamina_error){0};
+        lamina_status status = pack(UNDER("model"), UNDER("store"), &options, NULL, NULL, NULL, &err);
+        CHECK(status != LAMINA_OK && strstr(err.text, cases[i].says), "%s -> %s: %d %s", cases[i].from, cases[i].to,
+              (int)status, err.text);
+    }
+    edit_file(UNDER("store/pack.json"), draft, n, "f8_e4m3", "f8_e4m3");
+    CHECK(pack(UNDER("model"), UNDER("store"), &options, NULL, NULL, NULL, &err) == LAMINA_OK, "unchanged: %s",
+          err.text);
+    free(draft);
+    end_scratch();
+}
+
 /* Every N-th allocation refused: a clean error, nothing held, and the store is finished by the next run. */
 static void allocations_fail(const char *as, fill filled)
 {
@@ -308,4 +366,4 @@ static void full_disk(void)
 }
 
 TEST_MAIN(T(damage_is_named), T(every_bit_of_the_manifest), T(hostile_manifests), T(hostile_packed_manifests),
-          T(every_allocation_fails), T(full_disk))
+          T(hostile_drafts), T(every_allocation_fails), T(full_disk))

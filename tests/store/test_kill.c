@@ -134,6 +134,13 @@ static void killed_while_recoding_and_deleting(void)
     killed_at_steps(true, "q8_0,*.down=packed");
 }
 
+static void killed_while_quantising_codes(void)
+{
+    tiny.codes = CODES_FP8;
+    killed_at_steps(true, "q8_0");
+    tiny.codes = CODES_NONE;
+}
+
 /* What a text said lies in the store until the end. */
 static void killed_while_quantising_by_a_text(void)
 {
@@ -228,5 +235,6 @@ static void foreign_link_target_stays(void)
 }
 
 TEST_MAIN(T(killed_while_packing), T(killed_while_deleting), T(killed_while_recoding),
-          T(killed_while_recoding_and_deleting), T(killed_while_quantising_by_a_text), T(killed_again_and_again),
-          T(killed_again_and_again_recoding), T(hub_cache_links), T(foreign_link_target_stays))
+          T(killed_while_recoding_and_deleting), T(killed_while_quantising_codes), T(killed_while_quantising_by_a_text),
+          T(killed_again_and_again), T(killed_again_and_again_recoding), T(hub_cache_links),
+          T(foreign_link_target_stays))

@@ -283,6 +283,45 @@ static void blocks_are_the_quantisers(void)
     end_scratch();
 }
 
+/* FP8 with scales is quantised as the numbers that it stands for: in the same bytes. Its scales, no longer needed, are
+ * not stored; those of what is kept are. */
+static void codes_are_quantised_as_their_numbers(void)
+{
+    static const char *const specs[] = {"q8_0", "q4_0,*.down=q5_1,layers[1].q=q5_0", "bits=5.5", "size=2400K", "nf4"};
+    lamina_error err = {0};
+    begin_scratch();
+    make_model("codes",
+               &(recipe){.layers = 3, .shards = 2, .seed = 31, .fill = FILL_NORMAL, .codes = CODES_FP8, .ffn = 4160});
+    make_model(
+        "wide",
+        &(recipe){.layers = 3, .shards = 2, .seed = 31, .fill = FILL_NORMAL, .codes = CODES_WIDENED, .ffn = 4160});
+    for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
+        lamina_pack_options options = {.dtype = specs[i], .memory = i % 2 ? 1200000 : 0};
+        REQUIRE(pack(UNDER("codes"), UNDER("a"), &options, NULL, NULL, NULL, &err) == LAMINA_OK, "%s: %s", specs[i],
+                err.text);
+        REQUIRE(pack(UNDER("wide"), UNDER("b"), &options, NULL, NULL, NULL, &err) == LAMINA_OK, "%s: %s", specs[i],
+                err.text);
+        CHECK(verify(UNDER("a"), NULL, &err) == LAMINA_OK, "%s", err.text);
+        CHECK(trees_equal(UNDER("a/layers"), UNDER("b/layers")), "%s: the layers differ", specs[i]);
+        opened o;
+        REQUIRE(open_model(UNDER("a"), &o, &err) == LAMINA_OK, "%s: %s", specs[i], err.text);
+        close_model(&o);
+        remove_tree(UNDER("a"));
+        remove_tree(UNDER("b"));
+    }
+    lamina_pack_options options = {.dtype = "q8_0,*.q=keep,layers[2].down=packed"};
+    opened o;
+    REQUIRE(pack(UNDER("codes"), UNDER("a"), &options, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
+    REQUIRE(open_model(UNDER("a"), &o, &err) == LAMINA_OK, "%s", err.text);
+    size_t scales = 0;
+    for (size_t i = 0; i < o.c->n_tensors; i++) scales += strstr(o.c->tensors[i].name, "_scale_inv") != NULL;
+    const tensor *q = find(&o, "model.layers.1.self_attn.q_proj.weight"),
+                 *down = find(&o, "model.layers.2.mlp.down_proj.weight");
+    CHECK(scales == 4 && q && q->type == DT_F8_E4M3 && down && down->type == DT_F8_E5M2, "%zu of scales", scales);
+    close_model(&o);
+    end_scratch();
+}
+
 static void odd_numbers_are_not_quantised(void)
 {
     lamina_error err = {0};
@@ -475,5 +514,6 @@ static void bits_are_distributed(void)
 
 TEST_MAIN(T(every_bit_comes_back), T(types_are_what_they_should_be), T(random_bits_are_copied),
           T(nothing_depends_on_how), T(a_wrong_row_is_not_written), T(rows_must_fit_the_memory),
-          T(a_survey_is_made_once), T(damage_is_found), T(blocks_are_the_quantisers), T(odd_numbers_are_not_quantised),
-          T(dtypes_are_checked), T(rows_are_quantised_by_moments), T(a_text_is_read_once), T(bits_are_distributed))
+          T(a_survey_is_made_once), T(damage_is_found), T(blocks_are_the_quantisers),
+          T(codes_are_quantised_as_their_numbers), T(odd_numbers_are_not_quantised), T(dtypes_are_checked),
+          T(rows_are_quantised_by_moments), T(a_text_is_read_once), T(bits_are_distributed))
