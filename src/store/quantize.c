@@ -36,77 +36,36 @@ static bool row_fits(const float *x, uint64_t n, float most)
     return !bad;
 }
 
-/* A power of two that brings the greatest of w to [1, 2), so that no product of a weight leaves f32's range; 0: there
- * is none greater than 0, or not all are numbers that are not negative, which are ordered as their bits are. */
-static float weight_scale(const float *w, uint32_t n)
+/* Can they weigh? Numbers that are not negative, one greater than 0: these are ordered as their bits are. */
+static bool can_weigh(const float *w, uint32_t n)
 {
-    union {
-        float f;
-        uint32_t u;
-    } x;
     uint32_t most = 0;
     for (uint32_t i = 0; i < n; i++) {
         uint32_t u;
         memcpy(&u, &w[i], sizeof u);
         most = u > most ? u : most;
     }
-    uint32_t exponent = most >> 23;
-    if (most == 0 || exponent >= 255) return 0;
-    x.u = exponent < 254 ? (254 - (exponent ? exponent : 1)) << 23 : UINT32_C(1) << 22;
-    return x.f;
-}
-
-/* What errors of x [n], in blocks of `block`, cost. Where nobody knows: the block's mean square and the element's own,
- * as though large weights stood where large inputs come. Measured on SmolLM2, with that instead of equal weights the
- * divergence in q4_k is 0.83 to 0.93 of what it was, in q4_0 0.77. */
-static void weigh(const float *x, const float *importance, uint32_t n, uint32_t block, float *w)
-{
-    if (importance && weight_scale(importance, n) == 0) importance = NULL;
-    for (uint32_t at = 0; at < n; at += block) {
-        float mean = 0;
-        for (uint32_t i = 0; i < block; i++) mean += x[at + i] * x[at + i];
-        mean /= (float)block;
-        for (uint32_t i = 0; i < block; i++) w[at + i] = importance ? importance[at + i] : mean + x[at + i] * x[at + i];
-    }
-    float scale = weight_scale(w, n);
-    for (uint32_t i = 0; i < n; i++) w[i] = scale > 0 ? w[i] * scale : 1.0f;
-}
-
-/* Lays `n` blocks from x side by side; lanes beyond are zero. */
-static void fill(tile *t, uint32_t n, const float *x, const float *w)
-{
-    if (n < LANES) memset(t->x, 0, sizeof t->x);
-    for (uint32_t b = 0; b < n; b++) {
-        for (uint32_t i = 0; i < t->n; i++) {
-            t->x[i][b] = x[b * t->n + i];
-            t->w[i][b] = w[b * t->n + i];
-        }
-    }
+    return most && most < UINT32_C(0x7f800000);
 }
 
 static void write_row(dtype to, const float *x, uint64_t cols, const float *importance, uint8_t *out)
 {
     const block_format *f = &formats[to];
+    const fit_ops *fit = fit_best();
     uint32_t elements = dtype_table[to].block_elements, bytes = dtype_table[to].block_bytes;
+    uint32_t tiles = elements > f->n ? elements / (LANES * f->n) : 1; /* of a super-block, or of LANES blocks */
+    uint32_t once = elements > f->n ? 1 : LANES;
     tile t[2] = {{.n = f->n}, {.n = f->n}};
-    float w[LANES * BLOCK_MAX];
-    if (elements > f->n) { /* a super-block at a time */
-        uint32_t part = LANES * f->n;
-        for (uint64_t at = 0; at < cols; at += elements, out += bytes) {
-            weigh(x + at, importance ? importance + at : NULL, elements, f->n, w);
-            for (uint32_t i = 0; i * part < elements; i++) fill(&t[i], LANES, x + at + i * part, w + i * part);
-            f->write(f, t, 1, out);
-        }
-        return;
-    }
-    for (uint64_t at = 0; at < cols;) {
-        uint64_t left = (cols - at) / elements;
-        uint32_t n = left < LANES ? (uint32_t)left : LANES;
-        weigh(x + at, importance ? importance + at : NULL, n * elements, elements, w);
-        fill(t, n, x + at, w);
+    for (uint64_t at = 0, blocks = cols / elements; blocks;) {
+        uint32_t n = blocks < once ? (uint32_t)blocks : once, part = LANES * f->n;
+        const float *w = importance && can_weigh(importance + at, n * elements) ? importance + at : NULL;
+        for (uint32_t i = 0; i < tiles; i++)
+            fit->fill(&t[i], elements > f->n ? LANES : n, x + at + i * part, w ? w + i * part : NULL);
+        fit->level_weights(t, (int)tiles);
         f->write(f, t, n, out);
         at += (uint64_t)n * elements;
         out += (size_t)n * bytes;
+        blocks -= n;
     }
 }
 

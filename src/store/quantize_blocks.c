@@ -41,15 +41,17 @@ void write_symmetric(const block_format *f, const tile *t, uint32_t n_blocks, ui
 {
     grid g;
     uint8_t q[BLOCK_MAX][LANES];
+    const bool whole = f->of.high > 100, fifth = f->of.high > 8;
+    const int low = (int)f->of.low;
     fit_best()->scales(t, f->of, false, &g);
     fit_best()->levels(t, &g, f->of, q);
     for (uint32_t b = 0; b < n_blocks; b++, out += dtype_table[f->type].block_bytes) {
         put_f16(out, g.scale[b]);
-        if (f->of.high > 100) {
-            for (uint32_t i = 0; i < 32; i++) out[2 + i] = (uint8_t)(q[i][b] + (int)f->of.low);
-        } else {
-            put_nibbles(q, b, f->of.high > 8, out + 2);
+        if (!whole) {
+            put_nibbles(q, b, fifth, out + 2);
+            continue;
         }
+        for (uint32_t i = 0; i < 32; i++) out[2 + i] = (uint8_t)(q[i][b] + low);
     }
 }
 

@@ -30,6 +30,12 @@ typedef struct super {
 } super;
 
 typedef struct fit_ops {
+    /* x [blocks, t->n], blocks <= LANES, side by side; lanes beyond are zero. importance: the same, or NULL. Weights are
+     * not negative and finite, but not yet of a size that sums can hold: */
+    void (*fill)(tile *t, uint32_t blocks, const float *x, const float *importance);
+    /* the same power of two on all weights of the tiles [n], so that the greatest lies in [1, 2). Where all are zero,
+     * which says nothing, all become 1. */
+    void (*level_weights)(tile *t, int n);
     /* The nearest levels, less `low`. */
     void (*levels)(const tile *t, const grid *g, levels of, uint8_t q[BLOCK_MAX][LANES]);
     /* The best grids found for each lane alone, scale and minus f16 numbers. affine: minus >= 0 is free, low must be 0.

@@ -1,6 +1,7 @@
 /* The search for scales, for one level of instructions. The level's file defines VEC (lanes of a vector, a divisor of
- * LANES) and on vectors MOST(a, b), LEAST(a, b) as a > b ? a : b and a < b ? a : b, and CHOOSE(mask, a, b); then it
- * includes this and names what it got: FIT_OPS.
+ * LANES) and on vectors MOST(a, b), LEAST(a, b) as a > b ? a : b and a < b ? a : b, and CHOOSE(mask, a, b), and
+ * beside(x, blocks, n, to), which puts element i of block b at to[i][b], and through_f16(x), which makes x [LANES] what
+ * f16 makes of them; then it includes this and names what it got: FIT_OPS.
  *
  * A grid is bettered as in k-means: round to it, then fit scale and offset to the levels by weighted least squares;
  * several starting grids, because that stops at the nearest optimum. What is rounded itself (a super-block's multiples,
@@ -33,6 +34,11 @@
 #define SYMMETRIC_STEP  0.5f
 #define NF4_STEP        0.1f /* of a level's distance, about */
 
+typedef float vec __attribute__((vector_size(4 * VEC)));
+typedef int32_t mask __attribute__((vector_size(4 * VEC)));
+typedef uint8_t bytes __attribute__((vector_size(VEC)));
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
 /* STRIDE: of the symmetric starts, where there are so many levels that any start is near. */
 enum { AFFINE_STARTS = 9, SYMMETRIC_STARTS = 16, MANY_LEVELS = 100, STRIDE = 4, REFITS = 1, ROUNDS = 3 };
 
@@ -47,23 +53,35 @@ static inline float rounded(float x)
     return x + MAGIC - MAGIC;
 }
 
-static float fit_f16(float x)
+/* Each as the nearest number that f16 has. */
+static void fit_all_f16(float x[LANES])
 {
-    return f16_to_f32(f16_from_f32(clampf(x, -F16_MOST, F16_MOST)));
+    for (int l = 0; l < LANES; l++) x[l] = clampf(x[l], -F16_MOST, F16_MOST);
+    through_f16(x);
 }
 
 /* The same, but 0 only for 0: the least scale still says more than none. */
-static float scale_f16(float x)
+static void fit_scales_f16(float x[LANES])
 {
-    float h = fit_f16(x);
-    return h != 0 || x == 0 ? h : x < 0 ? -0x1p-24f : 0x1p-24f;
+    float was[LANES];
+    memcpy(was, x, sizeof was);
+    fit_all_f16(x);
+    for (int l = 0; l < LANES; l++) x[l] = x[l] != 0 || was[l] == 0 ? x[l] : was[l] < 0 ? -0x1p-24f : 0x1p-24f;
 }
 
-/* ---- rounding ------------------------------------------------------------------------------------------------------- */
+static float fit_f16(float x)
+{
+    float one[LANES] = {x};
+    fit_all_f16(one);
+    return one[0];
+}
 
-typedef float vec __attribute__((vector_size(4 * VEC)));
-typedef int32_t mask __attribute__((vector_size(4 * VEC)));
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
+static float scale_f16(float x)
+{
+    float one[LANES] = {x};
+    fit_scales_f16(one);
+    return one[0];
+}
 
 ALWAYS_INLINE vec load(const float *x)
 {
@@ -78,6 +96,61 @@ ALWAYS_INLINE vec all(float x)
     for (int i = 0; i < VEC; i++) v[i] = x;
     return v;
 }
+
+/* ---- laying blocks side by side ------------------------------------------------------------------------------------ */
+
+static void fit_fill(tile *t, uint32_t blocks, const float *x, const float *importance)
+{
+    const uint32_t n = t->n;
+    if (blocks < LANES) memset(t->x, 0, sizeof t->x);
+    beside(x, blocks, n, t->x);
+    if (importance) {
+        beside(importance, blocks, n, t->w);
+        return;
+    }
+    /* Nobody knows what errors cost: the block's mean square and the element's own, as though large weights stood where
+     * large inputs come. Measured on SmolLM2, with that instead of equal weights the divergence in q4_k is 0.83 to 0.93
+     * of what it was, in q4_0 0.77. */
+    for (int l = 0; l < LANES; l += VEC) {
+        vec mean = all(0);
+        for (uint32_t i = 0; i < n; i++) {
+            vec v = load(t->x[i] + l);
+            mean += v * v;
+        }
+        mean /= all((float)n);
+        for (uint32_t i = 0; i < n; i++) {
+            vec v = load(t->x[i] + l), w = mean + v * v;
+            memcpy(t->w[i] + l, &w, sizeof w);
+        }
+    }
+}
+
+static void fit_level_weights(tile *t, int n)
+{
+    vec most = all(0);
+    float each[VEC], top = 0;
+    union {
+        uint32_t u;
+        float f;
+    } by;
+    for (int k = 0; k < n; k++)
+        for (uint32_t i = 0; i < t[k].n; i++)
+            for (int l = 0; l < LANES; l += VEC) most = MOST(load(t[k].w[i] + l), most);
+    memcpy(each, &most, sizeof each);
+    for (int l = 0; l < VEC; l++) top = each[l] > top ? each[l] : top;
+    by.f = top;
+    uint32_t exponent = by.u >> 23;
+    by.u = exponent < 254 ? (254 - (exponent ? exponent : 1)) << 23 : UINT32_C(1) << 22;
+    const vec factor = all(by.f), one = all(1);
+    for (int k = 0; k < n; k++)
+        for (uint32_t i = 0; i < t[k].n; i++)
+            for (int l = 0; l < LANES; l += VEC) {
+                vec w = top > 0 ? load(t[k].w[i] + l) * factor : one;
+                memcpy(t[k].w[i] + l, &w, sizeof w);
+            }
+}
+
+/* ---- rounding ------------------------------------------------------------------------------------------------------- */
 
 /* The nearest of the sixteen. Written out, so that lanes stay lanes. */
 ALWAYS_INLINE vec nearest_of_nf4(vec x)
@@ -108,7 +181,7 @@ typedef struct sums { /* of each lane, over its elements; q: the nearest level, 
 } sums;
 
 /* Rounds every element to its grid: what that costs, and what is needed to better the grid. Here the time goes. */
-ALWAYS_INLINE void measure(const tile *t, const grid *g, levels of, bool nf4, sums *out)
+ALWAYS_INLINE void measure(const tile *t, const grid *g, levels of, bool affine, bool nf4, sums *out)
 {
     float inverse[LANES];
     const vec low = all(of.low), high = all(of.high), magic = all(MAGIC);
@@ -118,15 +191,14 @@ ALWAYS_INLINE void measure(const tile *t, const grid *g, levels of, bool nf4, su
         const vec scale = load(g->scale + l), minus = load(g->minus + l), over = load(inverse + l);
         vec q = all(0), qq = q, r = q, rq = q, rr = q;
         for (uint32_t i = 0; i < n; i++) {
-            vec x = load(t->x[i] + l) + minus, w = load(t->w[i] + l), at = x * over, level;
+            vec x = affine ? load(t->x[i] + l) + minus : load(t->x[i] + l), w = load(t->w[i] + l), at = x * over, level;
             if (nf4)
                 level = nearest_of_nf4(at);
             else
                 level = LEAST(MOST(at, low), high) + magic - magic;
             vec rest = x - scale * level, w_level = w * level, w_rest = w * rest;
-            q += w_level;
+            if (affine) q += w_level, r += w_rest;
             qq += w_level * level;
-            r += w_rest;
             rq += w_rest * level;
             rr += w_rest * rest;
         }
@@ -138,25 +210,39 @@ ALWAYS_INLINE void measure(const tile *t, const grid *g, levels of, bool nf4, su
     }
 }
 
+/* Symmetric grids have no minus: then q and r of the sums are 0. */
 static void fit_measure(const tile *t, const grid *g, levels of, sums *out)
 {
     if (of.nf4)
-        measure(t, g, of, true, out);
+        measure(t, g, of, false, true, out);
+    else if (of.low < 0)
+        measure(t, g, of, false, false, out);
     else
-        measure(t, g, of, false, out);
+        measure(t, g, of, true, false, out);
 }
 
-static uint8_t level_index(float at, levels of)
+static void nf4_levels_of(const tile *t, const float inverse[LANES], uint8_t q[BLOCK_MAX][LANES])
 {
-    return of.nf4 ? nearest_nf4_index(at) : (uint8_t)(int)(rounded(clampf(at, of.low, of.high)) - of.low);
+    for (uint32_t i = 0; i < t->n; i++)
+        for (int l = 0; l < LANES; l++) q[i][l] = nearest_nf4_index(t->x[i][l] * inverse[l]);
 }
 
 static void fit_levels(const tile *t, const grid *g, levels of, uint8_t q[BLOCK_MAX][LANES])
 {
     float inverse[LANES];
     inverses(g->scale, inverse);
+    if (of.nf4) {
+        nf4_levels_of(t, inverse, q);
+        return;
+    }
+    const vec low = all(of.low), high = all(of.high), magic = all(MAGIC);
     for (uint32_t i = 0; i < t->n; i++)
-        for (int l = 0; l < LANES; l++) q[i][l] = level_index((t->x[i][l] + g->minus[l]) * inverse[l], of);
+        for (int l = 0; l < LANES; l += VEC) {
+            vec at = (load(t->x[i] + l) + load(g->minus + l)) * load(inverse + l);
+            vec level = LEAST(MOST(at, low), high) + magic - magic - low;
+            bytes b = __builtin_convertvector(__builtin_convertvector(level, mask), bytes);
+            memcpy(q[i] + l, &b, sizeof b);
+        }
 }
 
 /* Where `error` is less than the best so far, g becomes the best. */
@@ -205,18 +291,19 @@ typedef struct ranges {
 
 static void find_ranges(const tile *t, ranges *out)
 {
-    float low[LANES] = {0}, high[LANES] = {0}, w[LANES] = {0};
-    for (uint32_t i = 0; i < t->n; i++) {
-        for (int l = 0; l < LANES; l++) {
-            low[l] = t->x[i][l] < low[l] ? t->x[i][l] : low[l];
-            high[l] = t->x[i][l] > high[l] ? t->x[i][l] : high[l];
-            w[l] += t->w[i][l];
+    for (int l = 0; l < LANES; l += VEC) {
+        vec low = all(0), high = low, weight = low;
+        for (uint32_t i = 0; i < t->n; i++) {
+            low = LEAST(load(t->x[i] + l), low);
+            high = MOST(load(t->x[i] + l), high);
+            weight += load(t->w[i] + l);
         }
+        memcpy(out->low + l, &low, sizeof low);
+        memcpy(out->high + l, &high, sizeof low);
+        memcpy(out->weight + l, &weight, sizeof low);
     }
-    for (int l = 0; l < LANES; l++) w[l] = w[l] > 0 ? w[l] : 1.0f; /* lanes that nobody heeds */
-    memcpy(out->low, low, sizeof low);
-    memcpy(out->high, high, sizeof low);
-    memcpy(out->weight, w, sizeof low);
+    for (int l = 0; l < LANES; l++)
+        if (!(out->weight[l] > 0)) out->weight[l] = 1; /* lanes that nobody heeds */
 }
 
 /* The grid whose outermost levels are `stretch` levels beyond the outermost elements; negative: within. */
@@ -310,10 +397,8 @@ static void fit_scales(const tile *t, levels of, bool affine, grid *best)
         grid_around(&r, of, 0, &g);
     for (int k = 0; k < 3; k++) {
         sums s;
-        for (int l = 0; l < LANES; l++) {
-            g.scale[l] = scale_f16(g.scale[l]);
-            g.minus[l] = fit_f16(g.minus[l]);
-        }
+        fit_scales_f16(g.scale);
+        if (affine) fit_all_f16(g.minus);
         fit_measure(t, &g, of, &s);
         keep_better(&g, s.rr, best, least);
         if (affine)
@@ -500,7 +585,7 @@ static void fit_super_symmetric(const tile *t, levels of, super *out)
 
 #define FIT_OPS                                                                                                        \
     {                                                                                                                  \
-        fit_levels, fit_scales, fit_super_grid, fit_super_affine, fit_super_symmetric                                  \
+        fit_fill, fit_level_weights, fit_levels, fit_scales, fit_super_grid, fit_super_affine, fit_super_symmetric     \
     }
 
 #endif

@@ -172,6 +172,26 @@ lamina_status recode_cannot_hold(const char *name, uint64_t row, dtype to, lamin
                      (unsigned long long)row, dtype_name(to));
 }
 
+/* Rows are whole blocks, so whole lines of eight. */
+static void add_cost(const float *x, const float *seen, uint64_t k, quantize_cost *cost)
+{
+    enum { LINE = 8, STRETCH = 32 * LINE };
+    for (uint64_t at = 0; at < k; at += STRETCH) {
+        float error[LINE] = {0}, power[LINE] = {0};
+        uint64_t end = k - at < STRETCH ? k : at + STRETCH;
+        for (uint64_t i = at; i < end; i += LINE)
+            for (uint64_t l = 0; l < LINE; l++) {
+                float v = x[i + l], d = v - seen[i + l];
+                error[l] += d * d;
+                power[l] += v * v;
+            }
+        for (int l = 0; l < LINE; l++) {
+            cost->error += (double)error[l];
+            cost->power += (double)power[l];
+        }
+    }
+}
+
 static lamina_status quantise_row(recoder *r, const image_tensor *x, uint64_t row, const uint8_t *from, uint8_t *to,
                                   lamina_error *err)
 {
@@ -181,14 +201,7 @@ static lamina_status quantise_row(recoder *r, const image_tensor *x, uint64_t ro
     if (quantize_rows(x->t.type, r->wide, 1, k, x->importance, to) != 1)
         return recode_cannot_hold(x->t.name, row, x->t.type, err);
     quantize_widen(x->t.type, to, k, r->seen);
-    double error = 0, power = 0;
-    for (uint64_t i = 0; i < k; i++) {
-        double v = (double)r->wide[i], d = v - (double)r->seen[i];
-        error += d * d;
-        power += v * v;
-    }
-    r->cost.error += error;
-    r->cost.power += power;
+    add_cost(r->wide, r->seen, k, &r->cost);
     return LAMINA_OK;
 }
 

@@ -1,20 +1,12 @@
 /* Which levels this x86-64 machine has. Compiled for the baseline, so that asking is safe everywhere. */
 #include "kernels.h"
 
-#include <cpuid.h>
-
-/* f16 conversion. Its state is AVX's, which the other question covers. */
-static bool has_f16c(void)
-{
-    unsigned a, b, c = 0, d;
-    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
-}
+#include "base/cpu.h"
 
 void kernels_ladder(kernels *k, lamina_isa cap)
 {
-    __builtin_cpu_init(); /* asks for the operating system's consent too */
     bool best = cap == LAMINA_ISA_BEST;
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+    bool avx2 = cpu_has_avx2();
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (avx2 && (best || cap == LAMINA_ISA_AVX2 || cap == LAMINA_ISA_AVX512)) kernels_avx2(k);
