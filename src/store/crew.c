@@ -56,6 +56,14 @@ static void *work(void *arg)
     return NULL;
 }
 
+uint32_t crew_threads(const store_job *job, uint64_t bytes, uint64_t each)
+{
+    uint32_t n = job->threads ? job->threads : 2 * os_cores();
+    if (n > CREW_MOST) n = CREW_MOST;
+    while (n > CREW_LEAST && n * each > bytes) n--;
+    return n < CREW_LEAST ? CREW_LEAST : n;
+}
+
 static lamina_status report(const store_job *job, const lamina_progress *p, lamina_error *err)
 {
     if (job->cancel && atomic_load(job->cancel)) return error_set(err, LAMINA_E_CANCELLED, "cancelled");

@@ -15,7 +15,11 @@ typedef struct crew_work {
     void (*say)(void *user, lamina_progress *p); /* under the lock: fills in unit, done, total, bytes */
 } crew_work;
 
-enum { CREW_MOST = 16 };
+enum { CREW_LEAST = 4, CREW_MOST = 16 };
+
+/* How many threads move and change bytes: two for each core, so that some compute while others wait for the disk, in
+ * these bounds; and above the least only as many as of `bytes` each may have `each`. */
+uint32_t crew_threads(const store_job *job, uint64_t bytes, uint64_t each);
 
 /* threads: 1 to CREW_MOST. On an error pieces that were taken have been worked on or not. */
 lamina_status crew_run(const store_job *job, const crew_work *w, uint32_t threads, lamina_error *err);

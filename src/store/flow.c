@@ -19,10 +19,17 @@
 #define XXH_STATIC_LINKING_ONLY /* the size of a hash's state */
 #include <xxhash.h>
 
+#include "store/crew.h"
 #include "store/recode.h"
 #include "store/sources.h"
 
-enum { SLOTS = 12, PAGE = SOURCE_PAGE, LARGEST_BLOCK = 4 << 20 };
+enum {
+    PAGE = SOURCE_PAGE,
+    LARGEST_BLOCK = 4 << 20,
+    GOOD_BLOCK = 1 << 20, /* below it rather fewer threads than smaller blocks */
+    SPARE_SLOTS = 8,      /* beside one for each thread */
+    STACK = 128 << 10     /* what a thread touches of it, at most */
+};
 
 typedef enum slot_state { SLOT_FREE, SLOT_FILLING, SLOT_FULL, SLOT_READY, SLOT_DRAINING } slot_state;
 
@@ -48,7 +55,8 @@ struct flow {
     image *im;
     journal *j;
     size_t block, scratch;
-    uint8_t *buffers; /* [(SLOTS + FLOW_THREADS) * block, and two pages and scratch for each thread] */
+    uint32_t n_threads, n_slots;
+    uint8_t *buffers; /* [(n_slots + n_threads) * block, and two pages and scratch for each thread] */
     size_t buffers_bytes;
     double began, reported;
     uint64_t moved[2]; /* by mode: hashed so far, all runs */
@@ -61,8 +69,8 @@ struct flow {
     sources sources;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    slot slots[SLOTS];
-    uint64_t claimed; /* blocks given to threads so far: the next goes to slot claimed % SLOTS */
+    slot slots[CREW_MOST + SPARE_SLOTS];
+    uint64_t claimed; /* blocks given to threads so far: the next goes to slot claimed % n_slots */
     size_t next_file;
     uint64_t next_offset;
     size_t finished; /* files */
@@ -82,17 +90,21 @@ typedef struct worker {
 static lamina_status divide(flow *f, uint64_t buffers, lamina_error *err)
 {
     uint64_t row, own = (recoder_bytes(f->im, &row) + PAGE - 1) / PAGE * PAGE + 2 * PAGE;
-    uint64_t least = FLOW_THREADS * own + (SLOTS + FLOW_THREADS) * ((row + PAGE - 1) / PAGE * PAGE);
+    uint64_t whole = (row + PAGE - 1) / PAGE * PAGE, good = whole > GOOD_BLOCK ? whole : GOOD_BLOCK;
+    uint64_t spare = SPARE_SLOTS * good;
+    f->n_threads = crew_threads(f->job, buffers > spare ? buffers - spare : 0, own + 2 * good + STACK);
+    f->n_slots = f->n_threads + SPARE_SLOTS;
+    uint64_t blocks = f->n_slots + f->n_threads, least = f->n_threads * own + blocks * whole;
     if (least < FLOW_LEAST_MEMORY) least = FLOW_LEAST_MEMORY;
     if (buffers < least)
         return error_set(err, LAMINA_E_BUDGET, "memory: %llu bytes of buffers, packing needs at least %llu",
                          (unsigned long long)buffers, (unsigned long long)least);
-    uint64_t block = (buffers - FLOW_THREADS * own) / (SLOTS + FLOW_THREADS) / PAGE * PAGE;
-    uint64_t most = row <= LARGEST_BLOCK ? LARGEST_BLOCK : (row + PAGE - 1) / PAGE * PAGE; /* more is no faster */
+    uint64_t block = (buffers - f->n_threads * own) / blocks / PAGE * PAGE;
+    uint64_t most = row <= LARGEST_BLOCK ? LARGEST_BLOCK : whole; /* more is no faster */
     if (block > most) block = most;
     f->block = (size_t)block;
     f->scratch = (size_t)own - 2 * PAGE;
-    f->buffers_bytes = (size_t)((SLOTS + FLOW_THREADS) * block + FLOW_THREADS * own);
+    f->buffers_bytes = (size_t)(blocks * block + f->n_threads * own);
     return LAMINA_OK;
 }
 
@@ -102,7 +114,7 @@ static lamina_status reserve(flow *f, uint64_t buffers, lamina_error *err)
     f->buffers = mem_pages(f->job->m, MEM_OTHER, f->buffers_bytes, err);
     f->hash = f->buffers ? mem_alloc(f->job->m, MEM_OTHER, sizeof *f->hash, err) : NULL;
     if (!f->hash) return NO_MEMORY(err);
-    for (size_t i = 0; i < SLOTS; i++) f->slots[i].data = f->buffers + i * f->block;
+    for (size_t i = 0; i < f->n_slots; i++) f->slots[i].data = f->buffers + i * f->block;
     return LAMINA_OK;
 }
 
@@ -263,8 +275,8 @@ static void stop(flow *f, lamina_status status, const lamina_error *error)
 /* The oldest that waits to be written. */
 static slot *ready_slot(flow *f)
 {
-    for (uint64_t i = 0; i < SLOTS; i++) {
-        slot *s = &f->slots[(f->claimed + i) % SLOTS];
+    for (uint64_t i = 0; i < f->n_slots; i++) {
+        slot *s = &f->slots[(f->claimed + i) % f->n_slots];
         if (s->state == SLOT_READY) return s;
     }
     return NULL;
@@ -273,7 +285,7 @@ static slot *ready_slot(flow *f)
 /* The next block into the next slot of the ring, if both are there. */
 static slot *claim(flow *f)
 {
-    slot *s = &f->slots[f->claimed % SLOTS];
+    slot *s = &f->slots[f->claimed % f->n_slots];
     if (f->next_file == f->n_files || s->state != SLOT_FREE) return NULL;
     if (!f->moving[f->next_file].ready) return NULL; /* the caller has not opened it yet */
     uint64_t left = f->im->files[f->files[f->next_file]].bytes - f->next_offset;
@@ -466,7 +478,7 @@ static lamina_status conclude(flow *f, size_t at, lamina_error *err)
 /* Hashes block number `block` once it is there; *at: its file. */
 static lamina_status take(flow *f, uint64_t block, size_t *at, uint64_t total, lamina_error *err)
 {
-    slot *s = &f->slots[block % SLOTS];
+    slot *s = &f->slots[block % f->n_slots];
     pthread_mutex_lock(&f->lock);
     while (!f->stop && !(s->state == SLOT_FULL && f->claimed > block)) {
         wait_a_moment(f);
@@ -514,12 +526,12 @@ static lamina_status conduct(flow *f, uint64_t total, lamina_error *err)
 
 static lamina_status run_threads(flow *f, uint64_t total, lamina_error *err)
 {
-    worker workers[FLOW_THREADS];
-    int n = 0;
+    worker workers[CREW_MOST];
+    uint32_t n = 0;
     lamina_error first = {0};
     lamina_status status = LAMINA_OK;
-    for (; n < FLOW_THREADS && status == LAMINA_OK; n++) {
-        uint8_t *bounce = f->buffers + SLOTS * f->block + (size_t)n * (f->block + (size_t)(2 * PAGE) + f->scratch);
+    for (; n < f->n_threads && status == LAMINA_OK; n++) {
+        uint8_t *bounce = f->buffers + f->n_slots * f->block + n * (f->block + (size_t)(2 * PAGE) + f->scratch);
         workers[n] = (worker){.f = f, .bounce = bounce};
         recoder_place(&workers[n].recoder, f->job, &f->sources, f->im, bounce + f->block + (size_t)(2 * PAGE));
         int code = pthread_create(&workers[n].thread, NULL, work, &workers[n]);
@@ -534,7 +546,7 @@ static lamina_status run_threads(flow *f, uint64_t total, lamina_error *err)
     pthread_mutex_lock(&f->lock);
     stop(f, status, &first);
     pthread_mutex_unlock(&f->lock);
-    for (int i = 0; i < n; i++) pthread_join(workers[i].thread, NULL);
+    for (uint32_t i = 0; i < n; i++) pthread_join(workers[i].thread, NULL);
     if (f->status != LAMINA_OK && err) *err = f->error;
     return f->status;
 }
@@ -549,7 +561,7 @@ lamina_status flow_run(flow *f, flow_mode mode, const uint32_t *files, size_t n,
     f->claimed = f->next_file = f->next_offset = f->finished = 0;
     f->stop = false;
     f->status = LAMINA_OK;
-    for (int i = 0; i < SLOTS; i++) f->slots[i].state = SLOT_FREE;
+    for (uint32_t i = 0; i < f->n_slots; i++) f->slots[i].state = SLOT_FREE;
     f->moving = mem_array(m, MEM_OTHER, n, sizeof *f->moving, err);
     lamina_status status = f->moving ? sources_new(f->im, &f->sources, err) : NO_MEMORY(err);
     if (status != LAMINA_OK) {

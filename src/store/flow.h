@@ -11,7 +11,7 @@ typedef enum flow_mode { FLOW_WRITE, FLOW_CHECK } flow_mode;
 
 typedef struct flow flow;
 
-enum { FLOW_THREADS = 4, FLOW_LEAST_MEMORY = 1 << 20, FLOW_MEMORY = 64 << 20 };
+enum { FLOW_LEAST_MEMORY = 1 << 20, FLOW_MEMORY = 64 << 20 };
 
 /* buffers: bytes, 0: 64 MiB; below FLOW_LEAST_MEMORY, or too little for a row of
  * what is recoded: LAMINA_E_BUDGET. j may be NULL for FLOW_CHECK. */

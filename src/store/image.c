@@ -1,10 +1,11 @@
 /* The image of a store: made from a model, or filled by the manifest's reader.
  *
  * Owns the layout: which unit of the pass a tensor belongs to, in what order tensors stand, where they begin. Promises
- * that the layout depends on the model alone, so that packing twice gives the same bytes, and that every tensor of
- * the source is stored exactly once: what no pass uses goes into a last file, so that deleting the source loses
- * nothing. (Scales of codes that become other blocks have done their work.) In a layer the matrices come first, as they are applied; then the vectors, which are read once when the
- * model starts. So the matrices, whose sizes are nearly always multiples of a page, keep the alignment of the first. */
+ * that the layout depends on the model alone, so that packing twice gives the same bytes, and that every tensor of the
+ * source is stored exactly once: what no pass uses goes into a last file, so that deleting the source loses nothing.
+ * (Scales of codes that become other blocks have done their work.) In a layer the matrices come first, as they are
+ * applied; then the vectors, which are read once when the model starts. So the matrices, whose sizes are nearly always
+ * multiples of a page, keep the alignment of the first. */
 #include "store/scales.h"
 
 #include <stdio.h>

@@ -4,7 +4,7 @@
  * elements, in loops over bytes that compilers turn into vectors of any width, then moved to their places, eight at a
  * time. What a row means is packed.c's; packed_is() is a second reading of it, made for speed, so that packing can
  * afford to look at everything it has written. */
-#include "store/packed.h"
+#include "store/packed_fast.h"
 
 #include <string.h>
 
@@ -214,6 +214,35 @@ static void take_block(const uint8_t *row, uint64_t n, uint16_t *x)
     for (uint64_t i = 0; i < n; i++) x[i] = (uint16_t)(row[2 * i] | row[2 * i + 1] << 8);
 }
 
+/* NULL where the row or the machine is not for it. */
+static const packed_fast *fast_for(const packed_form *f, const uint8_t *palette)
+{
+    bool near = palette[6] - palette[0] <= PACKED_FAST_SPAN && palette[0] <= PACKED_FAST_FIRST;
+    return f->type == DT_BF16_PACKED3 && near ? packed_fast_best() : NULL;
+}
+
+/* n numbers, at most a section's. Returns where the list of escapes ends. */
+static uint8_t *encode_section(const packed_form *f, const uint8_t *palette, const uint8_t *row, uint64_t n,
+                               uint8_t *codes, uint8_t *low, uint8_t *list)
+{
+    const packed_fast *fast = fast_for(f, palette);
+    uint64_t b = fast ? n / BLOCK : 0;
+    if (b) list = fast->encode(palette, row, b, codes, low, list);
+    for (; b * BLOCK < n; b++) {
+        uint16_t x[BLOCK];
+        uint64_t left = n - b * BLOCK, take = left < BLOCK ? left : BLOCK;
+        uint8_t *c = codes + b * f->code_bytes, *l = low + b * BLOCK;
+        take_block(row + 2 * BLOCK * b, take, x);
+        if (f->of == DT_F16)
+            encode_block(f, false, 3, palette, x, take, c, l, &list);
+        else if (f->code_bits == 3)
+            encode_block(f, true, 3, palette, x, take, c, l, &list);
+        else
+            encode_block(f, true, 4, palette, x, take, c, l, &list);
+    }
+    return list;
+}
+
 bool packed_encode(const packed_form *f, const void *row, uint64_t k, uint64_t capacity, uint8_t *out)
 {
     uint64_t blocks = packed_blocks(k);
@@ -224,20 +253,13 @@ bool packed_encode(const packed_form *f, const void *row, uint64_t k, uint64_t c
     uint64_t n = k - choose(f, &c, out);
     if (n > capacity || (k > PACKED_SECTION && n > UINT16_MAX)) return false;
     memset(escapes + n, 0, capacity - n);
-    for (uint64_t b = 0; b < blocks; b++, codes += f->code_bytes, low += BLOCK) {
-        uint16_t x[BLOCK];
-        uint64_t left = k - b * BLOCK, take = left < BLOCK ? left : BLOCK;
-        if (b && b % PACKED_BLOCKS_IN_SECTION == 0) {
+    for (uint64_t i = 0; i < k; i += PACKED_SECTION) {
+        if (i) {
             *starts++ = (uint8_t)(list - escapes);
             *starts++ = (uint8_t)((list - escapes) >> 8);
         }
-        take_block((const uint8_t *)row + 2 * BLOCK * b, take, x);
-        if (f->of == DT_F16)
-            encode_block(f, false, 3, out, x, take, codes, low, &list);
-        else if (f->code_bits == 3)
-            encode_block(f, true, 3, out, x, take, codes, low, &list);
-        else
-            encode_block(f, true, 4, out, x, take, codes, low, &list);
+        list = encode_section(f, out, (const uint8_t *)row + 2 * i, k - i < PACKED_SECTION ? k - i : PACKED_SECTION,
+                              codes + i / BLOCK * f->code_bytes, low + i, list);
     }
     return true;
 }
@@ -272,27 +294,40 @@ static inline void decode_block(bool bf16, uint32_t bits, const uint8_t *palette
                                : (p.high[i] & 4) << 13 | (p.exponent[i] & 31) << 10 | (p.high[i] & 3) << 8 | p.low[i]);
 }
 
+static bool section_is(const packed_form *f, const uint8_t *palette, const uint8_t *row, uint64_t n,
+                       const uint8_t *codes, const uint8_t *low, const uint8_t **list)
+{
+    const packed_fast *fast = f->type == DT_BF16_PACKED3 ? packed_fast_best() : NULL;
+    uint16_t differs = 0;
+    uint64_t b = fast ? n / BLOCK : 0;
+    if (b && !fast->is(palette, row, b, codes, low, list)) return false;
+    for (; b * BLOCK < n; b++) {
+        uint16_t x[BLOCK], want[BLOCK];
+        uint64_t left = n - b * BLOCK, some = left < BLOCK ? left : BLOCK;
+        const uint8_t *c = codes + b * f->code_bytes, *l = low + b * BLOCK;
+        if (f->of == DT_F16)
+            decode_block(false, 3, palette, c, l, list, x);
+        else if (f->code_bits == 3)
+            decode_block(true, 3, palette, c, l, list, x);
+        else
+            decode_block(true, 4, palette, c, l, list, x);
+        take_block(row + 2 * BLOCK * b, some, want);
+        for (uint64_t i = 0; i < some; i++) differs |= x[i] ^ want[i];
+    }
+    return differs == 0;
+}
+
 bool packed_is(const packed_form *f, const uint8_t *coded, uint64_t row_bytes, const void *row, uint64_t k)
 {
     uint64_t blocks = packed_blocks(k);
     const uint8_t *starts = coded + f->palette_bytes, *escapes = coded + packed_head_bytes(f, k), *list = escapes;
     const uint8_t *codes = coded + row_bytes - blocks * f->block_bytes, *low = codes + blocks * f->code_bytes;
-    uint16_t differs = 0;
-    for (uint64_t b = 0; b < blocks; b++, codes += f->code_bytes, low += BLOCK) {
-        uint16_t x[BLOCK], want[BLOCK];
-        uint64_t left = k - b * BLOCK, n = left < BLOCK ? left : BLOCK;
-        if (b && b % PACKED_BLOCKS_IN_SECTION == 0) {
-            differs |= (uint16_t)((starts[0] | starts[1] << 8) ^ (uint16_t)(list - escapes));
-            starts += 2;
-        }
-        if (f->of == DT_F16)
-            decode_block(false, 3, coded, codes, low, &list, x);
-        else if (f->code_bits == 3)
-            decode_block(true, 3, coded, codes, low, &list, x);
-        else
-            decode_block(true, 4, coded, codes, low, &list, x);
-        take_block((const uint8_t *)row + 2 * BLOCK * b, n, want);
-        for (uint64_t i = 0; i < n; i++) differs |= x[i] ^ want[i];
+    for (uint64_t i = 0; i < k; i += PACKED_SECTION) {
+        if (i && (uint16_t)(starts[0] | starts[1] << 8) != (uint16_t)(list - escapes)) return false;
+        starts += i ? 2 : 0;
+        if (!section_is(f, coded, (const uint8_t *)row + 2 * i, k - i < PACKED_SECTION ? k - i : PACKED_SECTION,
+                        codes + i / BLOCK * f->code_bytes, low + i, &list))
+            return false;
     }
-    return differs == 0 && list <= codes - blocks * f->code_bytes;
+    return list <= codes;
 }

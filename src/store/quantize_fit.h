@@ -30,8 +30,8 @@ typedef struct super {
 } super;
 
 typedef struct fit_ops {
-    /* x [blocks, t->n], blocks <= LANES, side by side; lanes beyond are zero. importance: the same, or NULL. Weights are
-     * not negative and finite, but not yet of a size that sums can hold: */
+    /* x [blocks, t->n], blocks <= LANES, side by side; lanes beyond are zero. importance: the same, or NULL. Weights
+     * are finite, not negative, but not yet of a size that sums can hold: */
     void (*fill)(tile *t, uint32_t blocks, const float *x, const float *importance);
     /* the same power of two on all weights of the tiles [n], so that the greatest lies in [1, 2). Where all are zero,
      * which says nothing, all become 1. */

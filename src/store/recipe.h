@@ -11,9 +11,9 @@
  * to both.
  *
  * Never quantised: norms, biases and other vectors, routers, learned positions, matrices stored [in, out], what is not
- * f32, f16, bf16 (packed or not) or FP8, what no pass uses. Where rows are not whole blocks of 256 the type of 32 takes its
- * place that llama.cpp puts there: q8_0 for q6_k, q5_1 for q5_k, q5_0 for q4_k; q4_0 for nf4. Where they are not of 32
- * either, the tensor is kept. */
+ * f32, f16, bf16 (packed or not) or FP8, what no pass uses. Where rows are not whole blocks of 256 the type of 32 takes
+ * its place that llama.cpp puts there: q8_0 for q6_k, q5_1 for q5_k, q5_0 for q4_k; q4_0 for nf4. Where they are not of
+ * 32 either, the tensor is kept. */
 #ifndef LAMINA_STORE_RECIPE_H
 #define LAMINA_STORE_RECIPE_H
 

@@ -26,7 +26,7 @@ typedef struct sensing {
     const float *const *importance;
     recipe_survey *out;
     sources sources;
-    sampler workers[FLOW_THREADS];
+    sampler workers[CREW_MOST];
     size_t next;
     uint64_t done, total;
 } sensing;
@@ -154,20 +154,21 @@ lamina_status sensitivity_survey(const store_job *job, const image *im, const mo
 {
     sensing s = {.mo = mo, .targets = targets, .importance = importance, .out = out};
     const extents e = buffers_of(&s);
-    const uint64_t own = e.all;
+    const uint64_t own = e.all, all = buffers ? buffers : FLOW_MEMORY;
+    const uint32_t n = crew_threads(job, all, own);
     for (size_t i = 0; i < mo->source->n_tensors; i++) s.total += is_open(&s, i) ? mo->source->tensors[i].bytes : 0;
     if (!s.total) return LAMINA_OK;
-    if (FLOW_THREADS * own > (buffers ? buffers : FLOW_MEMORY))
+    if (n * own > all)
         return error_set(err, LAMINA_E_BUDGET, "memory: %llu bytes of buffers, packing needs at least %llu",
-                         (unsigned long long)buffers, (unsigned long long)(FLOW_THREADS * own));
-    uint8_t *pages = mem_pages(job->m, MEM_OTHER, (size_t)(FLOW_THREADS * own), err);
+                         (unsigned long long)buffers, (unsigned long long)(n * own));
+    uint8_t *pages = mem_pages(job->m, MEM_OTHER, (size_t)(n * own), err);
     if (!pages) return NO_MEMORY(err);
-    for (uint32_t i = 0; i < FLOW_THREADS; i++) place(&s.workers[i], pages + i * own, &e);
+    for (uint32_t i = 0; i < n; i++) place(&s.workers[i], pages + i * own, &e);
     const crew_work work = {
         .user = &s, .phase = LAMINA_PHASE_SURVEY, .take = take, .work = sense, .done = done, .say = say};
     lamina_status status = sources_new(im, &s.sources, err);
-    if (status == LAMINA_OK) status = crew_run(job, &work, FLOW_THREADS, err);
+    if (status == LAMINA_OK) status = crew_run(job, &work, n, err);
     sources_free(&s.sources);
-    mem_pages_free(job->m, MEM_OTHER, pages, (size_t)(FLOW_THREADS * own));
+    mem_pages_free(job->m, MEM_OTHER, pages, (size_t)(n * own));
     return status;
 }

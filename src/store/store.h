@@ -17,7 +17,8 @@ typedef struct store_job { /* shared by packing and verifying */
     void (*step)(void *user);
     void (*damage)(void *user, uint8_t *row, uint64_t bytes);
     void *step_user;
-    bool pack_all; /* tests: pack also what becomes no smaller by it */
+    uint32_t threads; /* tests: that many, 4 to 16; 0: as the machine and the memory have it */
+    bool pack_all;    /* tests: pack also what becomes no smaller by it */
 } store_job;
 
 /* How the types and roundings of what is quantised are judged: by a text. Wanted only where an earlier run has not left

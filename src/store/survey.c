@@ -13,7 +13,7 @@
 #include "store/recode.h"
 #include "store/sources.h"
 
-enum { FORMS = 3, SURVEY_BLOCK = 4 << 20 };
+enum { FORMS = 3, SURVEY_BLOCK = 4 << 20, GOOD_BUFFER = 1 << 20 };
 
 static const dtype form_types[FORMS] = {DT_BF16_PACKED3, DT_BF16_PACKED4, DT_F16_PACKED3};
 
@@ -41,7 +41,8 @@ typedef struct survey {
     state *states; /* [n]; used: those of the first of their like */
     sources sources;
     size_t buffer; /* bytes of a thread's, without two pages and a row of halves */
-    surveyor workers[FLOW_THREADS];
+    surveyor workers[CREW_MOST];
+    uint32_t n_threads;
     size_t next; /* item, and row of it, that nobody has taken */
     uint64_t next_row, done, total, bytes;
 } survey;
@@ -176,10 +177,12 @@ static lamina_status divide(survey *s, uint64_t buffers, size_t *own, lamina_err
     }
     const uint64_t page = SOURCE_PAGE;
     uint64_t half = (2 * columns + page - 1) / page * page, least = (row + page - 1) / page * page;
-    uint64_t each = (buffers ? buffers : FLOW_MEMORY) / FLOW_THREADS / page * page;
+    uint64_t good = least > GOOD_BUFFER ? least : GOOD_BUFFER, all = buffers ? buffers : FLOW_MEMORY;
+    s->n_threads = crew_threads(s->job, all, half + 2 * page + good);
+    uint64_t each = all / s->n_threads / page * page;
     if (each < half + 2 * page + least)
         return error_set(err, LAMINA_E_BUDGET, "memory: %llu bytes of buffers, packing needs at least %llu",
-                         (unsigned long long)buffers, (unsigned long long)(FLOW_THREADS * (half + 2 * page + least)));
+                         (unsigned long long)buffers, (unsigned long long)(s->n_threads * (half + 2 * page + least)));
     uint64_t buffer = each - half - 2 * page;
     if (buffer > SURVEY_BLOCK && least <= SURVEY_BLOCK) buffer = SURVEY_BLOCK;
     s->buffer = (size_t)buffer;
@@ -192,16 +195,16 @@ static lamina_status run_survey(survey *s, uint64_t buffers, lamina_error *err)
     size_t own = 0;
     memory *m = s->job->m;
     TRY(divide(s, buffers, &own, err));
-    uint8_t *pages = mem_pages(m, MEM_OTHER, FLOW_THREADS * own, err);
+    uint8_t *pages = mem_pages(m, MEM_OTHER, s->n_threads * own, err);
     if (!pages) return NO_MEMORY(err);
-    for (uint32_t i = 0; i < FLOW_THREADS; i++) {
+    for (uint32_t i = 0; i < s->n_threads; i++) {
         uint8_t *bounce = pages + i * own;
         s->workers[i] = (surveyor){.bounce = bounce, .half = bounce + s->buffer + (size_t)(2 * SOURCE_PAGE)};
     }
     const crew_work work = {
         .user = s, .phase = LAMINA_PHASE_SURVEY, .take = take, .work = count_stretch, .done = add_stretch, .say = say};
-    lamina_status status = crew_run(s->job, &work, FLOW_THREADS, err);
-    mem_pages_free(m, MEM_OTHER, pages, FLOW_THREADS * own);
+    lamina_status status = crew_run(s->job, &work, s->n_threads, err);
+    mem_pages_free(m, MEM_OTHER, pages, s->n_threads * own);
     return status;
 }
 

@@ -101,6 +101,36 @@ static void every_bit_comes_back(void)
             }
 }
 
+/* What packing asks of each row that it has made. */
+static void turned_bits_are_seen(void)
+{
+    size_t seen = 0, tried = 0;
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
+        for (int t = 0; t < TYPES; t++)
+            for (content c = 0; c < CONTENTS; c++) {
+                pair p;
+                pair_new(&p, types[t], 1, widths[i], c);
+                uint16_t *got = take(p.k * 2);
+                CHECK(packed_is(p.f, p.packed, p.row_bytes, p.plain, p.k), "%s of %llu, content %d",
+                      dtype_name(types[t]), (unsigned long long)p.k, (int)c);
+                for (uint64_t at = random_below(7); at < p.row_bytes; at += 1 + random_below(19), tried++) {
+                    uint8_t bit = (uint8_t)(1u << random_below(8));
+                    p.packed[at] ^= bit;
+                    for (uint64_t k = 0; k < p.k; k += PACKED_SECTION)
+                        packed_decode(p.f, p.packed, p.row_bytes, p.k, k,
+                                      p.k - k < PACKED_SECTION ? p.k - k : PACKED_SECTION, got + k);
+                    bool is = packed_is(p.f, p.packed, p.row_bytes, p.plain, p.k);
+                    CHECK(!is || !memcmp(got, p.plain, p.k * 2), "%s of %llu, content %d: byte %llu",
+                          dtype_name(types[t]), (unsigned long long)p.k, (int)c, (unsigned long long)at);
+                    seen += !is;
+                    p.packed[at] ^= bit;
+                }
+                free(got);
+                pair_free(&p);
+            }
+    CHECK(seen > tried / 2, "%zu of %zu", seen, tried);
+}
+
 static void every_pattern_comes_back(void)
 {
     uint16_t *all = take(65536 * 2), *got = take(65536 * 2);
@@ -112,6 +142,7 @@ static void every_pattern_comes_back(void)
         uint64_t bytes = packed_row_bytes(f, 65536, capacity);
         uint8_t *row = take(bytes);
         packed_encode(f, all, 65536, capacity, row);
+        CHECK(packed_is(f, row, bytes, all, 65536), "%s", dtype_name(types[t]));
         packed_decode(f, row, bytes, 65536, 0, 65536, got);
         CHECK(!memcmp(all, got, 65536 * 2), "%s loses bits", dtype_name(types[t]));
         CHECK(packed_row_ok(f, 65536, bytes), "a row it made");
@@ -258,9 +289,9 @@ static int speed(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    static const test_case cases[] = {T(every_bit_comes_back), T(every_pattern_comes_back),
-                                      T(too_many_escapes_are_refused), T(levels_compute_the_numbers),
-                                      T(foreign_bytes_stay_inside)};
+    static const test_case cases[] = {T(every_bit_comes_back),       T(turned_bits_are_seen),
+                                      T(every_pattern_comes_back),   T(too_many_escapes_are_refused),
+                                      T(levels_compute_the_numbers), T(foreign_bytes_stay_inside)};
     if (argc > 1 && !strcmp(argv[1], "--speed")) return speed(argc, argv);
     if (!setup()) return 1;
     int result = test_main(argc, argv, cases, sizeof cases / sizeof *cases);

@@ -85,8 +85,8 @@ static void every_bit_of_the_manifest(void)
     end_scratch();
 }
 
-/* Replaces the first `from` in the manifest by `to`, makes its checksum right and writes it as `path`. False: there is no
- * such text. */
+/* Replaces the first `from` in the manifest by `to`, makes its checksum right and writes it as `path`. False: there is
+ * no such text. */
 static bool edit_file(const char *path, const unsigned char *manifest, size_t bytes, const char *from, const char *to)
 {
     char *found = strstr((const char *)manifest, from);

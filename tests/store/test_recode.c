@@ -106,21 +106,32 @@ static void random_bits_are_copied(void)
     end_scratch();
 }
 
-/* All the same: with memory of any size, cut off and resumed; the survey is not repeated. */
-static void nothing_depends_on_how(void)
+/* The same bytes with memory of any size and any number of threads. */
+static void pack_variously(const recipe *r, const char *spec)
 {
-    static const uint64_t memories[] = {0, 1 << 20, 3 << 20};
+    static const struct {
+        uint64_t memory;
+        uint32_t threads;
+    } ways[] = {{0, 0}, {1 << 20, 0}, {3 << 20, 16}, {64 << 20, 16}, {32 << 20, 5}};
     begin_scratch();
-    make_model("model", &(recipe){.layers = 6, .shards = 2, .seed = 8, .fill = FILL_ODD, .ffn = 1090});
-    for (size_t i = 0; i < 3; i++) {
+    make_model("model", r);
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         char name[16];
         lamina_error err = {0};
         snprintf(name, sizeof name, "store%zu", i);
-        lamina_pack_options options = {.memory = memories[i], .dtype = "packed"};
-        REQUIRE(pack(UNDER("model"), UNDER(name), &options, NULL, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
-        if (i) CHECK(trees_equal(UNDER("store0"), UNDER(name)), "memory %llu", (unsigned long long)memories[i]);
+        lamina_pack_options options = {.memory = ways[i].memory, .dtype = spec};
+        store_job job = {.threads = ways[i].threads};
+        REQUIRE(pack_by(UNDER("model"), UNDER(name), &options, job, NULL, &err) == LAMINA_OK, "%s", err.text);
+        if (i) CHECK(trees_equal(UNDER("store0"), UNDER(name)), "%s, number %zu", spec, i);
     }
     end_scratch();
+}
+
+static void nothing_depends_on_how(void)
+{
+    pack_variously(&(recipe){.layers = 6, .shards = 2, .seed = 8, .fill = FILL_ODD, .ffn = 1090}, "packed");
+    pack_variously(&(recipe){.layers = 6, .shards = 2, .seed = 8, .fill = FILL_NORMAL, .ffn = 1088},
+                   "bits=5.5,*.v=packed");
 }
 
 static void flip(void *user, uint8_t *row, uint64_t bytes)
