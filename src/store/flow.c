@@ -416,6 +416,9 @@ static lamina_status begin_write(flow *f, size_t at, lamina_error *err)
     if (header.bytes != f->im->files[index].header_bytes)
         return error_set(err, LAMINA_E_FORMAT, "%s: its header has %zu bytes, the draft says %llu", v->path,
                          header.bytes, (unsigned long long)f->im->files[index].header_bytes);
+    const image_file *file = &f->im->files[index];
+    for (size_t i = file->first; i < file->first + file->n_tensors; i++)
+        f->im->tensors[i].error = f->im->tensors[i].power = 0;
     store_step(f->job);
     TRY(os_create_direct(v->part, &v->file, err));
     v->made = true;

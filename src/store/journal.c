@@ -6,10 +6,12 @@
  * records of one packing are never believed in another.
  *
  *   CHECKSUM draft IDENTITY
- *   CHECKSUM written INDEX BYTES XXH3
+ *   CHECKSUM lost TENSOR ERROR POWER     (of a quantised one: sums of squares, for the report)
+ *   CHECKSUM written INDEX BYTES XXH3    (a file; behind what its tensors lost)
  *   CHECKSUM verified INDEX BYTES XXH3 */
 #include "store/journal.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
@@ -21,38 +23,65 @@ static int make_line(char *line, const char *body)
     return snprintf(line, LINE, "%016llx %s\n", (unsigned long long)XXH3_64bits(body, strlen(body)), body);
 }
 
-static lamina_status append(journal *j, const char *body, lamina_error *err)
+/* Whole lines. */
+static lamina_status append(journal *j, const char *lines, size_t n, lamina_error *err)
 {
-    char line[LINE];
-    int n = make_line(line, body);
     pthread_mutex_lock(&j->lock);
     store_step(j->job);
-    lamina_status status = os_write_at(&j->file, j->name, j->end, line, (size_t)n, err);
+    lamina_status status = os_write_at(&j->file, j->name, j->end, lines, n, err);
     if (status == LAMINA_OK) {
         store_step(j->job);
         status = os_sync(&j->file, j->name, err);
     }
-    if (status == LAMINA_OK) j->end += (uint64_t)n;
+    if (status == LAMINA_OK) j->end += n;
     pthread_mutex_unlock(&j->lock);
     return status;
 }
 
-static lamina_status append_file(journal *j, const char *what, const image *im, uint32_t file, lamina_error *err)
+static int file_line(char *line, const char *what, const image *im, uint32_t file)
 {
     char body[LINE - 32];
     snprintf(body, sizeof body, "%s %u %llu %016llx", what, file, (unsigned long long)im->files[file].bytes,
              (unsigned long long)im->files[file].xxh3);
-    return append(j, body, err);
+    return make_line(line, body);
 }
 
 lamina_status journal_written(journal *j, const image *im, uint32_t file, lamina_error *err)
 {
-    return append_file(j, "written", im, file, err);
+    const image_file *f = &im->files[file];
+    char line[LINE], body[LINE - 32];
+    text lines = {.m = im->m, .err = err};
+    for (size_t i = f->first; i < f->first + f->n_tensors; i++) {
+        const image_tensor *x = &im->tensors[i];
+        if (!(x->power > 0)) continue;
+        snprintf(body, sizeof body, "lost %zu %a %a", i, x->error, x->power);
+        make_line(line, body);
+        text_add(&lines, "%s", line);
+    }
+    file_line(line, "written", im, file);
+    text_add(&lines, "%s", line);
+    lamina_status status = lines.status == LAMINA_OK ? append(j, lines.data, lines.bytes, err) : lines.status;
+    mem_free(im->m, lines.data);
+    return status;
 }
 
 lamina_status journal_verified(journal *j, const image *im, uint32_t file, lamina_error *err)
 {
-    return append_file(j, "verified", im, file, err);
+    char line[LINE];
+    int n = file_line(line, "verified", im, file);
+    return append(j, line, (size_t)n, err);
+}
+
+/* Where the file is not written after all, packing it begins the sums anew. */
+static bool take_lost(image *im, const char *body)
+{
+    size_t i;
+    double error, power;
+    if (sscanf(body, "lost %zu %la %la", &i, &error, &power) != 3 || i >= im->n_tensors) return false;
+    if (!(error >= 0 && error < INFINITY && power > 0 && power < INFINITY)) return false;
+    im->tensors[i].error = error;
+    im->tensors[i].power = power;
+    return true;
 }
 
 /* Takes one line (without its end) into the image; false: not a line of this journal. */
@@ -66,6 +95,7 @@ static bool take(image *im, const char *line, size_t n, uint64_t identity, bool 
     unsigned long long bytes, hash;
     unsigned file;
     if (first) return sscanf(body, "draft %llx", &hash) == 1 && hash == identity;
+    if (strncmp(body, "lost ", 5) == 0) return take_lost(im, body);
     if (sscanf(body, "%15s %u %llu %llx", what, &file, &bytes, &hash) != 4) return false;
     if (file >= im->n_files || im->files[file].bytes != bytes) return false;
     image_file *f = &im->files[file];

@@ -18,7 +18,8 @@ typedef struct journal {
  * belongs to another draft, and marks in im what it says is written and verified. *begun: it had a record. */
 lamina_status journal_open(journal *j, image *im, uint64_t identity, const store_job *job, bool *begun,
                            lamina_error *err);
-/* Appends one record and syncs it. Thread-safe. The caller marks the file in the image. */
+/* Appends a record (of what is written, with what its quantised tensors lost) and syncs it. Thread-safe. The caller
+ * marks the file in the image. */
 lamina_status journal_written(journal *j, const image *im, uint32_t file, lamina_error *err);
 lamina_status journal_verified(journal *j, const image *im, uint32_t file, lamina_error *err);
 void journal_close(journal *j);

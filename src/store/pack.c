@@ -503,7 +503,7 @@ static lamina_status begin(packing *p, const model *from, const void *tok, size_
 
 /* ---- what was done ---------------------------------------------------------------------------------------------- */
 
-/* The square root of the error's share; 0: none, or not measured by this run. */
+/* The square root of the error's share; 0: none, or not known. */
 static double relative_error(const image_tensor *x)
 {
     return x->power > 0 ? sqrt(x->error / x->power) : 0;

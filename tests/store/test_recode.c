@@ -333,6 +333,34 @@ static void codes_are_quantised_as_their_numbers(void)
     end_scratch();
 }
 
+static bool stop_half_way(void *user, const lamina_progress *p)
+{
+    (void)user;
+    return p->phase != LAMINA_PHASE_PACK || p->done < p->total / 2;
+}
+
+/* What earlier runs saw is in the report of the last. */
+static void a_resumed_report_is_whole(void)
+{
+    lamina_error err = {0};
+    lamina_pack_options options = {.dtype = "q8_0,layers[0].down=q4_0,layers[7].down=q5_1", .memory = 1 << 20};
+    lamina_pack_info whole, resumed;
+    begin_scratch();
+    make_model("model", &(recipe){.layers = 8, .shards = 1, .seed = 15, .fill = FILL_NORMAL, .ffn = 1088});
+    REQUIRE(pack(UNDER("model"), UNDER("whole"), &options, NULL, NULL, &whole, &err) == LAMINA_OK, "%s", err.text);
+    store_job job = {.progress = stop_half_way};
+    CHECK(pack_by(UNDER("model"), UNDER("store"), &options, job, NULL, &err) == LAMINA_E_CANCELLED, "%s", err.text);
+    CHECK(access(UNDER("store/layers/0000.safetensors"), F_OK) == 0, "the first layer is not written");
+    REQUIRE(pack(UNDER("model"), UNDER("store"), &options, NULL, NULL, &resumed, &err) == LAMINA_OK, "%s", err.text);
+    CHECK(whole.n_worst > 2 && strstr(whole.worst[0].name, "layers.0.mlp.down_proj"), "%s", whole.worst[0].name);
+    REQUIRE(whole.n_worst == resumed.n_worst, "%u and %u", whole.n_worst, resumed.n_worst);
+    for (uint32_t i = 0; i < whole.n_worst; i++)
+        CHECK(!strcmp(whole.worst[i].name, resumed.worst[i].name) &&
+                  fabs(whole.worst[i].error - resumed.worst[i].error) < 1e-9,
+              "%s %g, %s %g", whole.worst[i].name, whole.worst[i].error, resumed.worst[i].name, resumed.worst[i].error);
+    end_scratch();
+}
+
 static void odd_numbers_are_not_quantised(void)
 {
     lamina_error err = {0};
@@ -526,5 +554,5 @@ static void bits_are_distributed(void)
 TEST_MAIN(T(every_bit_comes_back), T(types_are_what_they_should_be), T(random_bits_are_copied),
           T(nothing_depends_on_how), T(a_wrong_row_is_not_written), T(rows_must_fit_the_memory),
           T(a_survey_is_made_once), T(damage_is_found), T(blocks_are_the_quantisers),
-          T(codes_are_quantised_as_their_numbers), T(odd_numbers_are_not_quantised), T(dtypes_are_checked),
-          T(rows_are_quantised_by_moments), T(a_text_is_read_once), T(bits_are_distributed))
+          T(codes_are_quantised_as_their_numbers), T(a_resumed_report_is_whole), T(odd_numbers_are_not_quantised),
+          T(dtypes_are_checked), T(rows_are_quantised_by_moments), T(a_text_is_read_once), T(bits_are_distributed))
