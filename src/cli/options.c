@@ -428,6 +428,14 @@ static int parse_option(options *o, int argc, char **argv, int *i)
     return set_value(o, row, value);
 }
 
+static int fail_surplus(command_id id, const char *operand)
+{
+    bool takes_text = id == CMD_RUN || id == CMD_LOGITS || id == CMD_TOKENIZE;
+    const char *wanted = commands[id].operands;
+    return fail_usage("%s: expected %s, found '%.200s' too%s", commands[id].name, *wanted ? wanted : "no operand",
+                      operand, takes_text ? " (a text is given with -p)" : "");
+}
+
 /* Are as many operands there as the command wants? */
 static int check_operands(const options *o)
 {
@@ -443,9 +451,7 @@ static int check_operands(const options *o)
         return fail_usage("%s: expected %s, found %s", commands[o->command].name, missing,
                           o->n_operands ? "nothing more" : "nothing");
     }
-    if (o->n_operands > words)
-        return fail_usage("%s: expected %s, found '%.200s' too", commands[o->command].name,
-                          *wanted ? wanted : "no operand", o->operands[words]);
+    if (o->n_operands > words) return fail_surplus(o->command, o->operands[words]);
     return EXIT_DONE;
 }
 
@@ -464,9 +470,7 @@ int options_parse(options *o, command_id id, int argc, char **argv)
     for (int i = 0; i < argc; i++) {
         const char *argument = argv[i];
         if (only_operands || argument[0] != '-' || !argument[1]) {
-            if (o->n_operands == MAX_OPERANDS)
-                return fail_usage("%s: expected %s, found '%.200s' too", commands[id].name,
-                                  *commands[id].operands ? commands[id].operands : "no operand", argument);
+            if (o->n_operands == MAX_OPERANDS) return fail_surplus(id, argument);
             o->operands[o->n_operands++] = argument;
         } else if (!strcmp(argument, "--")) {
             only_operands = true;

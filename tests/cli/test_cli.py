@@ -67,6 +67,7 @@ class Usage(Case):
             ("expected MODEL, found nothing", "run"),
             ("expected FILE", "eval", "m"),
             ("found 'b' too", "plan", "a", "b"),
+            ("found 'b' too (a text is given with -p)", "run", "a", "b"),
             ("did you mean --temperature?", "run", "m", "--temprature", "1"),
             (("pack does not take --top-k", "run"), "pack", "m", "--top-k", "4"),
             (("--top-k", "whole number", "'x'"), "run", "m", "--top-k", "x"),
