@@ -102,7 +102,10 @@ ALWAYS_INLINE vec all(float x)
 static void fit_fill(tile *t, uint32_t blocks, const float *x, const float *importance)
 {
     const uint32_t n = t->n;
-    if (blocks < LANES) memset(t->x, 0, sizeof t->x);
+    if (blocks < LANES) {
+        memset(t->x, 0, sizeof t->x);
+        memset(t->w, 0, sizeof t->w);
+    }
     beside(x, blocks, n, t->x);
     if (importance) {
         beside(importance, blocks, n, t->w);
