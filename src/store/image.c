@@ -6,7 +6,7 @@
  * (Scales of codes that become other blocks have done their work.) In a layer the matrices come first, as they are
  * applied; then the vectors, which are read once when the model starts. So the matrices, whose sizes are nearly always
  * multiples of a page, keep the alignment of the first. */
-#include "store/scales.h"
+#include "store/image.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -83,7 +83,7 @@ static lamina_status place(layout *l, size_t index)
     d->t = *t;
     d->from = t->type;
     d->from_row_bytes = t->row_bytes;
-    if (to->codes) d->scales = scales_of(l->from, to->codes);
+    d->scales = to->scales;
     d->importance = to->importance;
     d->importance_offset = IMPORTANCE_NONE;
     if (to->importance) {

@@ -120,7 +120,7 @@ typedef struct image_target {
     dtype type;
     uint64_t row_bytes;      /* of packed types */
     dtype of;                /* of packed types */
-    const weight *codes;     /* of what is quantised from codes: a weight of that tensor; NULL: from numbers */
+    image_scales scales;     /* of what is quantised from codes that have some */
     const float *importance; /* [columns] of what is quantised; NULL: none; it need not outlive image_lay_out() */
 } image_target;
 

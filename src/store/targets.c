@@ -9,6 +9,7 @@
 
 #include "store/packed.h"
 #include "store/recipe.h"
+#include "store/scales.h"
 #include "store/sensitivity.h"
 #include "store/survey.h"
 
@@ -172,10 +173,12 @@ static lamina_status follow(const choice *c, const recipe *r, recipe_target *ask
     TRY(recipe_targets(r, c->from, asked, err));
     count_kept(c->from->source, asked, kept);
     TRY(distribute(c, r, asked, err));
-    for (size_t i = 0; i < c->from->source->n_tensors; i++)
-        if (asked[i].form == RECIPE_BLOCKS && c->from->source->tensors[i].bytes)
-            targets[i] = (image_target){
-                .type = asked[i].type, .codes = asked[i].codes, .importance = c->moments ? c->moments[i] : NULL};
+    for (size_t i = 0; i < c->from->source->n_tensors; i++) {
+        const recipe_target *to = &asked[i];
+        if (to->form != RECIPE_BLOCKS || !c->from->source->tensors[i].bytes) continue;
+        targets[i] = (image_target){.type = to->type, .importance = c->moments ? c->moments[i] : NULL};
+        if (to->codes) targets[i].scales = scales_of(c->from, to->codes);
+    }
     return pack_what_pays(c->job, c->im, c->from, c->buffers, asked, targets, err);
 }
 
