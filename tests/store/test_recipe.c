@@ -106,6 +106,7 @@ typedef struct small {
     tensor tensors[6];
     uint8_t roles[6];
     int32_t layers[6];
+    uint32_t codes[6];
 } small;
 
 enum { EMBED, NORM, Q, DOWN, ROUTER, ODD };
@@ -131,6 +132,8 @@ static void make_small(small *s)
     s->mo.layers = &s->layer;
     s->mo.tensor_roles = s->roles;
     s->mo.tensor_layers = s->layers;
+    s->mo.tensor_codes = s->codes;
+    for (int i = 0; i < 6; i++) s->codes[i] = TENSOR_NONE;
     put(s, EMBED, ROLE_EMBED, -1, 100, 512, DT_BF16);
     put(s, NORM, ROLE_ATTN_NORM, 0, 1, 512, DT_F32);
     put(s, Q, ROLE_Q, 0, 512, 512, DT_BF16);
@@ -239,4 +242,39 @@ static void distributing(void)
     CHECK(memory_free(m) == 0);
 }
 
-TEST_MAIN(T(patterns), T(parsing), T(targets), T(distributing))
+/* Scales of codes that become blocks are not stored, so they take nothing of the size asked for. */
+static void scales_take_nothing(void)
+{
+    static small s;
+    make_small(&s);
+    memory *m = memory_new();
+    REQUIRE(m != NULL);
+    recipe_survey survey[6] = {0};
+    recipe_target t[6];
+    for (int i = 0; i < 6; i++) {
+        uint64_t cols = s.tensors[i].shape[s.tensors[i].n_dims - 1];
+        bool open = i == EMBED || i == Q || i == DOWN;
+        t[i] = (recipe_target){.form = open ? RECIPE_BLOCKS : RECIPE_KEEP,
+                               .type = open ? recipe_candidate(cols, 0) : s.tensors[i].type};
+    }
+    uint64_t least = bytes_of(&s, t), scales = s.tensors[NORM].bytes;
+    static const struct {
+        uint32_t codes;
+        bool without, fits; /* without: the size asked for leaves out the scales' bytes */
+    } cases[] = {{TENSOR_NONE, false, true}, {TENSOR_NONE, true, false}, {Q, true, true}, {ODD, true, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        s.codes[NORM] = cases[i].codes;
+        char spec[64];
+        snprintf(spec, sizeof spec, "size=%llu", (unsigned long long)(cases[i].without ? least - scales : least));
+        lamina_error err;
+        recipe *r;
+        CHECK(recipe_parse(m, spec, &r, &err) == LAMINA_OK, "%s", err.text);
+        CHECK(recipe_targets(r, &s.mo, t, &err) == LAMINA_OK, "%s", err.text);
+        lamina_status status = recipe_distribute(r, &s.mo, survey, t, &err);
+        CHECK((status == LAMINA_OK) == cases[i].fits, "case %zu: %s", i, status == LAMINA_OK ? "fits" : err.text);
+        recipe_free(r);
+    }
+    CHECK(memory_free(m) == 0);
+}
+
+TEST_MAIN(T(patterns), T(parsing), T(targets), T(distributing), T(scales_take_nothing))
