@@ -4,8 +4,6 @@
 
 #include "store/quantize_format.h"
 
-enum { SUPER = 256 };
-
 static void put_f16(uint8_t *out, float x)
 {
     uint16_t h = f16_from_f32(x);
@@ -30,11 +28,13 @@ static void put_nibbles(uint8_t q[BLOCK_MAX][LANES], uint32_t lane, bool fifth, 
     for (uint32_t i = 0; i < 16; i++) out[i] = (uint8_t)((q[i][lane] & 15) | q[i + 16][lane] << 4);
 }
 
-static uint32_t get_nibble(const uint8_t *in, bool fifth, uint32_t i)
+static void get_nibbles(const uint8_t *in, bool fifth, uint8_t q[32])
 {
     const uint8_t *nibbles = fifth ? in + 4 : in;
-    uint32_t q = nibbles[i % 16] >> (i / 16 * 4) & 15;
-    return fifth ? q | (uint32_t)(in[i / 8] >> i % 8 & 1) << 4 : q;
+    for (uint32_t i = 0; i < 16; i++) q[i] = nibbles[i] & 15;
+    for (uint32_t i = 0; i < 16; i++) q[16 + i] = nibbles[i] >> 4;
+    if (fifth)
+        for (uint32_t i = 0; i < 32; i++) q[i] |= (uint8_t)((in[i / 8] >> i % 8 & 1) << 4);
 }
 
 void write_symmetric(const block_format *f, const tile *t, uint32_t n_blocks, uint8_t *out)
@@ -58,11 +58,13 @@ void write_symmetric(const block_format *f, const tile *t, uint32_t n_blocks, ui
 void read_symmetric(const block_format *f, const uint8_t *block, float *x)
 {
     float d = get_f16(block);
-    for (uint32_t i = 0; i < 32; i++) {
-        float q = f->of.high > 100 ? (float)(int8_t)block[2 + i]
-                                   : (float)get_nibble(block + 2, f->of.high > 8, i) + f->of.low;
-        x[i] = d * q;
+    if (f->of.high > 100) {
+        for (uint32_t i = 0; i < 32; i++) x[i] = d * (float)(int8_t)block[2 + i];
+        return;
     }
+    uint8_t q[32];
+    get_nibbles(block + 2, f->of.high > 8, q);
+    for (uint32_t i = 0; i < 32; i++) x[i] = d * ((float)q[i] + f->of.low);
 }
 
 void write_affine(const block_format *f, const tile *t, uint32_t n_blocks, uint8_t *out)
@@ -81,7 +83,9 @@ void write_affine(const block_format *f, const tile *t, uint32_t n_blocks, uint8
 void read_affine(const block_format *f, const uint8_t *block, float *x)
 {
     float d = get_f16(block), m = get_f16(block + 2);
-    for (uint32_t i = 0; i < 32; i++) x[i] = d * (float)get_nibble(block + 4, f->of.high > 15, i) + m;
+    uint8_t q[32];
+    get_nibbles(block + 4, f->of.high > 15, q);
+    for (uint32_t i = 0; i < 32; i++) x[i] = d * (float)q[i] + m;
 }
 
 /* ---- super-blocks of 256 ------------------------------------------------------------------------------------------ */
@@ -122,11 +126,14 @@ void write_super_affine(const block_format *f, const tile *t, uint32_t n_blocks,
     put_f16(out, s.d);
     put_f16(out + 2, s.m);
     put_multiples(&s, out + 4);
-    uint8_t *high = out + 16, *low = f->of.high > 15 ? out + 48 : out + 16;
-    for (uint32_t i = 0; i < SUPER; i++) {
-        uint8_t level = q[i % 32][i / 32];
-        low[32 * (i / 64) + i % 32] |= (uint8_t)((level & 15) << (i / 32 % 2 * 4));
-        if (level > 15) high[i % 32] |= (uint8_t)(1 << i / 32);
+    const bool fifth = f->of.high > 15;
+    uint8_t *high = out + 16, *low = fifth ? out + 48 : out + 16;
+    for (uint32_t i = 0; i < 32; i++) {
+        for (uint32_t b = 0; b < 8; b += 2) low[16 * b + i] = (uint8_t)((q[i][b] & 15) | q[i][b + 1] << 4);
+        if (!fifth) continue;
+        uint32_t bits = 0;
+        for (uint32_t b = 0; b < 8; b++) bits |= (uint32_t)(q[i][b] >> 4) << b;
+        high[i] = (uint8_t)bits;
     }
 }
 
@@ -140,10 +147,12 @@ void read_super_affine(const block_format *f, const uint8_t *block, float *x)
     fit_best()->super_grid(&s, 0, &g);
     bool fifth = f->of.high > 15;
     const uint8_t *high = block + 16, *low = fifth ? block + 48 : block + 16;
-    for (uint32_t i = 0; i < SUPER; i++) {
-        uint32_t level = low[32 * (i / 64) + i % 32] >> (i / 32 % 2 * 4) & 15;
-        if (fifth) level |= (uint32_t)(high[i % 32] >> i / 32 & 1) << 4;
-        x[i] = g.scale[i / 32] * (float)level - g.minus[i / 32];
+    for (uint32_t b = 0; b < 8; b++, x += 32) {
+        uint8_t level[32];
+        for (uint32_t i = 0; i < 32; i++) level[i] = low[32 * (b / 2) + i] >> (b % 2 * 4) & 15;
+        if (fifth)
+            for (uint32_t i = 0; i < 32; i++) level[i] |= (uint8_t)((high[i] >> b & 1) << 4);
+        for (uint32_t i = 0; i < 32; i++) x[i] = g.scale[b] * (float)level[i] - g.minus[b];
     }
 }
 
@@ -161,10 +170,13 @@ void write_q6_k(const block_format *f, const tile *t, uint32_t n_blocks, uint8_t
         fit_best()->levels(&t[i], &g, f->of, q[i]);
         for (int l = 0; l < LANES; l++) scales[i * LANES + l] = (uint8_t)(int)s.scale[i][l];
     }
-    for (uint32_t i = 0; i < SUPER; i++) {
-        uint8_t level = q[i / 128][i % 16][i / 16 % 8];
-        low[64 * (i / 128) + i % 64] |= (uint8_t)((level & 15) << (i / 64 % 2 * 4));
-        high[32 * (i / 128) + i % 32] |= (uint8_t)(level >> 4 << (i / 32 % 4 * 2));
+    for (uint32_t k = 0; k < 2; k++, low += 64, high += 32) {
+        for (uint32_t i = 0; i < 16; i++) {
+            const uint8_t *l = q[k][i]; /* of elements i, 16 + i, ..., 112 + i */
+            for (uint32_t b = 0; b < 4; b++) low[16 * b + i] = (uint8_t)((l[b] & 15) | l[b + 4] << 4);
+            for (uint32_t b = 0; b < 2; b++)
+                high[16 * b + i] = (uint8_t)(l[b] >> 4 | l[b + 2] >> 4 << 2 | l[b + 4] >> 4 << 4 | l[b + 6] >> 4 << 6);
+        }
     }
 }
 
@@ -172,10 +184,13 @@ void read_q6_k(const block_format *f, const uint8_t *block, float *x)
 {
     const uint8_t *low = block, *high = block + 128, *scales = block + 192;
     float d = get_f16(block + 208);
-    for (uint32_t i = 0; i < SUPER; i++) {
-        uint32_t level = (uint32_t)(low[64 * (i / 128) + i % 64] >> (i / 64 % 2 * 4) & 15) |
-                         (uint32_t)(high[32 * (i / 128) + i % 32] >> (i / 32 % 4 * 2) & 3) << 4;
-        x[i] = d * (float)(int8_t)scales[i / 16] * ((float)level + f->of.low);
+    for (uint32_t b = 0; b < 16; b++, x += 16) {
+        const uint8_t *nibbles = low + 64 * (b / 8) + 16 * (b % 4), *pairs = high + 32 * (b / 8) + 16 * (b % 2);
+        const float scale = d * (float)(int8_t)scales[b];
+        uint8_t level[16];
+        for (uint32_t i = 0; i < 16; i++)
+            level[i] = (uint8_t)((nibbles[i] >> (b / 4 % 2 * 4) & 15) | (pairs[i] >> (b / 2 % 4 * 2) & 3) << 4);
+        for (uint32_t i = 0; i < 16; i++) x[i] = scale * ((float)level[i] + f->of.low);
     }
 }
 

@@ -47,11 +47,14 @@ typedef struct fit_ops {
 } fit_ops;
 
 extern const fit_ops fit_baseline; /* for any machine of this architecture */
-extern const fit_ops fit_avx2;     /* x86-64 alone */
+extern const fit_ops fit_avx2;     /* x86-64 alone, and so the next */
+extern const fit_ops fit_avx512;
 /* The fastest that this machine has. All give the same bits. */
 const fit_ops *fit_best(void);
 
 /* QLoRA (Dettmers et al. 2023), appendix E: quantiles of the normal distribution, zero among them. */
 extern const float nf4_levels[16];
+/* From there on level k is nearer than the one below it. */
+#define NF4_BETWEEN(k) (0.5f * (nf4_levels[(k)-1] + nf4_levels[k]))
 
 #endif

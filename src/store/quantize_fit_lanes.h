@@ -1,7 +1,9 @@
 /* The search for scales, for one level of instructions. The level's file defines VEC (lanes of a vector, a divisor of
  * LANES) and on vectors MOST(a, b), LEAST(a, b) as a > b ? a : b and a < b ? a : b, and CHOOSE(mask, a, b), and
  * beside(x, blocks, n, to), which puts element i of block b at to[i][b], and through_f16(x), which makes x [LANES] what
- * f16 makes of them; then it includes this and names what it got: FIT_OPS.
+ * f16 makes of them; then it includes this and names what it got: FIT_OPS. Where registers hold LANES twice, two grids
+ * are measured at once: the file defines WIDE (2 * LANES) and for such vectors, `wide`, WIDE_MOST, WIDE_LEAST,
+ * take(a, b) and give(v, a, b), first half and second half, twice(a), both halves the same, and nearest_of_nf4(x).
  *
  * A grid is bettered as in k-means: round to it, then fit scale and offset to the levels by weighted least squares;
  * several starting grids, because that stops at the nearest optimum. What is rounded itself (a super-block's multiples,
@@ -40,23 +42,96 @@ typedef uint8_t bytes __attribute__((vector_size(VEC)));
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 /* STRIDE: of the symmetric starts, where there are so many levels that any start is near. */
-enum { AFFINE_STARTS = 9, SYMMETRIC_STARTS = 16, MANY_LEVELS = 100, STRIDE = 4, REFITS = 1, ROUNDS = 3 };
+enum {
+    AFFINE_STARTS = 9,
+    SYMMETRIC_STARTS = 16,
+    STARTS_MOST = 16,
+    MANY_LEVELS = 100,
+    STRIDE = 4,
+    REFITS = 1,
+    ROUNDS = 3
+};
 
-static inline float clampf(float x, float low, float high)
+ALWAYS_INLINE vec load(const float *x)
 {
-    x = x > low ? x : low;
-    return x < high ? x : high;
+    vec v;
+    memcpy(&v, x, sizeof v);
+    return v;
 }
 
-static inline float rounded(float x)
+ALWAYS_INLINE void store(float *x, vec v)
 {
-    return x + MAGIC - MAGIC;
+    memcpy(x, &v, sizeof v);
+}
+
+ALWAYS_INLINE vec all(float x)
+{
+    vec v;
+    for (int i = 0; i < VEC; i++) v[i] = x;
+    return v;
+}
+
+ALWAYS_INLINE vec clamp(vec x, float low, float high)
+{
+    return LEAST(MOST(x, all(low)), all(high));
+}
+
+ALWAYS_INLINE vec rounded(vec x)
+{
+    return x + all(MAGIC) - all(MAGIC);
+}
+
+ALWAYS_INLINE vec magnitude(vec x)
+{
+    return MOST(x, -x);
+}
+
+#ifndef WIDE
+#define WIDE             VEC
+#define WIDE_MOST(a, b)  MOST(a, b)
+#define WIDE_LEAST(a, b) LEAST(a, b)
+typedef vec wide;
+
+ALWAYS_INLINE wide take(const float *a, const float *b)
+{
+    (void)b;
+    return load(a);
+}
+
+ALWAYS_INLINE wide twice(const float *a)
+{
+    return load(a);
+}
+
+ALWAYS_INLINE void give(wide v, float *a, float *b)
+{
+    (void)b;
+    store(a, v);
+}
+
+/* The nearest of the sixteen. Written out, so that lanes stay lanes. */
+ALWAYS_INLINE wide nearest_of_nf4(wide x)
+{
+    wide v = all(nf4_levels[0]);
+#define NEXT(k) v = CHOOSE(x > all(NF4_BETWEEN(k)), all(nf4_levels[k]), v)
+    NEXT(1), NEXT(2), NEXT(3), NEXT(4), NEXT(5), NEXT(6), NEXT(7), NEXT(8);
+    NEXT(9), NEXT(10), NEXT(11), NEXT(12), NEXT(13), NEXT(14), NEXT(15);
+#undef NEXT
+    return v;
+}
+#endif
+
+ALWAYS_INLINE wide wide_all(float x)
+{
+    wide v;
+    for (int i = 0; i < WIDE; i++) v[i] = x;
+    return v;
 }
 
 /* Each as the nearest number that f16 has. */
 static void fit_all_f16(float x[LANES])
 {
-    for (int l = 0; l < LANES; l++) x[l] = clampf(x[l], -F16_MOST, F16_MOST);
+    for (int l = 0; l < LANES; l += VEC) store(x + l, clamp(load(x + l), -F16_MOST, F16_MOST));
     through_f16(x);
 }
 
@@ -66,7 +141,10 @@ static void fit_scales_f16(float x[LANES])
     float was[LANES];
     memcpy(was, x, sizeof was);
     fit_all_f16(x);
-    for (int l = 0; l < LANES; l++) x[l] = x[l] != 0 || was[l] == 0 ? x[l] : was[l] < 0 ? -0x1p-24f : 0x1p-24f;
+    for (int l = 0; l < LANES; l += VEC) {
+        vec from = load(was + l), least = CHOOSE(from < all(0), all(-0x1p-24f), all(0x1p-24f)), to = load(x + l);
+        store(x + l, CHOOSE((to == all(0)) & (from != all(0)), least, to));
+    }
 }
 
 static float fit_f16(float x)
@@ -81,20 +159,6 @@ static float scale_f16(float x)
     float one[LANES] = {x};
     fit_scales_f16(one);
     return one[0];
-}
-
-ALWAYS_INLINE vec load(const float *x)
-{
-    vec v;
-    memcpy(&v, x, sizeof v);
-    return v;
-}
-
-ALWAYS_INLINE vec all(float x)
-{
-    vec v;
-    for (int i = 0; i < VEC; i++) v[i] = x;
-    return v;
 }
 
 /* ---- laying blocks side by side ------------------------------------------------------------------------------------ */
@@ -123,7 +187,7 @@ static void fit_fill(tile *t, uint32_t blocks, const float *x, const float *impo
         mean /= all((float)n);
         for (uint32_t i = 0; i < n; i++) {
             vec v = load(t->x[i] + l), w = mean + v * v;
-            memcpy(t->w[i] + l, &w, sizeof w);
+            store(t->w[i] + l, w);
         }
     }
 }
@@ -149,85 +213,80 @@ static void fit_level_weights(tile *t, int n)
         for (uint32_t i = 0; i < t[k].n; i++)
             for (int l = 0; l < LANES; l += VEC) {
                 vec w = top > 0 ? load(t[k].w[i] + l) * factor : one;
-                memcpy(t[k].w[i] + l, &w, sizeof w);
+                store(t[k].w[i] + l, w);
             }
 }
 
 /* ---- rounding ------------------------------------------------------------------------------------------------------- */
 
-/* The nearest of the sixteen. Written out, so that lanes stay lanes. */
-ALWAYS_INLINE vec nearest_of_nf4(vec x)
-{
-    vec v = all(nf4_levels[0]);
-#define NEXT(k) v = CHOOSE(x > all(0.5f * (nf4_levels[k - 1] + nf4_levels[k])), all(nf4_levels[k]), v)
-    NEXT(1), NEXT(2), NEXT(3), NEXT(4), NEXT(5), NEXT(6), NEXT(7), NEXT(8);
-    NEXT(9), NEXT(10), NEXT(11), NEXT(12), NEXT(13), NEXT(14), NEXT(15);
-#undef NEXT
-    return v;
-}
-
-static uint8_t nearest_nf4_index(float x)
-{
-    uint8_t k = 0;
-    while (k < 15 && x > 0.5f * (nf4_levels[k] + nf4_levels[k + 1])) k++;
-    return k;
-}
-
 /* 1 / scale, or 0 where that says nothing: all elements then take level 0. */
 static void inverses(const float scale[LANES], float inverse[LANES])
 {
-    for (int l = 0; l < LANES; l++) inverse[l] = fabsf(scale[l]) > 0x1p-60f ? 1.0f / scale[l] : 0.0f;
+    for (int l = 0; l < LANES; l += VEC) {
+        vec x = load(scale + l);
+        store(inverse + l, CHOOSE(magnitude(x) > all(0x1p-60f), all(1) / x, all(0)));
+    }
 }
 
 typedef struct sums { /* of each lane, over its elements; q: the nearest level, r = x - value */
     float q[LANES], qq[LANES], r[LANES], rq[LANES], rr[LANES]; /* w q, w q^2, w r, w r q, w r^2 */
 } sums;
 
-/* Rounds every element to its grid: what that costs, and what is needed to better the grid. Here the time goes. */
-ALWAYS_INLINE void measure(const tile *t, const grid *g, levels of, bool affine, bool nf4, sums *out)
+/* Rounds every element to each of the grids [n]: what that costs, and what is needed to better the grid. Here the time
+ * goes. */
+ALWAYS_INLINE void measure(const tile *t, const grid *g, int n, levels of, bool affine, bool nf4, sums *out)
 {
-    float inverse[LANES];
-    const vec low = all(of.low), high = all(of.high), magic = all(MAGIC);
-    const uint32_t n = t->n;
-    inverses(g->scale, inverse);
-    for (int l = 0; l < LANES; l += VEC) {
-        const vec scale = load(g->scale + l), minus = load(g->minus + l), over = load(inverse + l);
-        vec q = all(0), qq = q, r = q, rq = q, rr = q;
-        for (uint32_t i = 0; i < n; i++) {
-            vec x = affine ? load(t->x[i] + l) + minus : load(t->x[i] + l), w = load(t->w[i] + l), at = x * over, level;
-            if (nf4)
-                level = nearest_of_nf4(at);
-            else
-                level = LEAST(MOST(at, low), high) + magic - magic;
-            vec rest = x - scale * level, w_level = w * level, w_rest = w * rest;
-            if (affine) q += w_level, r += w_rest;
-            qq += w_level * level;
-            rq += w_rest * level;
-            rr += w_rest * rest;
+    const wide low = wide_all(of.low), high = wide_all(of.high), magic = wide_all(MAGIC);
+    const int at_once = WIDE > LANES ? 2 : 1;
+    for (int k = 0; k < n; k += at_once) {
+        const int j = k + at_once - 1 < n ? k + at_once - 1 : k; /* an odd one is measured twice */
+        float inverse[2][LANES];
+        inverses(g[k].scale, inverse[0]);
+        if (at_once == 2) inverses(g[j].scale, inverse[1]);
+        for (int l = 0; l < LANES; l += WIDE) {
+            const wide scale = take(g[k].scale + l, g[j].scale + l), minus = take(g[k].minus + l, g[j].minus + l);
+            const wide over = take(inverse[0] + l, inverse[1] + l);
+            wide q = wide_all(0), qq = q, r = q, rq = q, rr = q;
+            for (uint32_t i = 0; i < t->n; i++) {
+                wide x = affine ? twice(t->x[i] + l) + minus : twice(t->x[i] + l), w = twice(t->w[i] + l);
+                wide at = x * over;
+                wide level = nf4 ? nearest_of_nf4(at) : WIDE_LEAST(WIDE_MOST(at, low), high) + magic - magic;
+                wide rest = x - scale * level, w_level = w * level, w_rest = w * rest;
+                if (affine) q += w_level, r += w_rest;
+                qq += w_level * level;
+                rq += w_rest * level;
+                rr += w_rest * rest;
+            }
+            give(q, out[k].q + l, out[j].q + l);
+            give(qq, out[k].qq + l, out[j].qq + l);
+            give(r, out[k].r + l, out[j].r + l);
+            give(rq, out[k].rq + l, out[j].rq + l);
+            give(rr, out[k].rr + l, out[j].rr + l);
         }
-        memcpy(out->q + l, &q, sizeof q);
-        memcpy(out->qq + l, &qq, sizeof q);
-        memcpy(out->r + l, &r, sizeof q);
-        memcpy(out->rq + l, &rq, sizeof q);
-        memcpy(out->rr + l, &rr, sizeof q);
     }
 }
 
 /* Symmetric grids have no minus: then q and r of the sums are 0. */
-static void fit_measure(const tile *t, const grid *g, levels of, sums *out)
+static void fit_measure(const tile *t, const grid *g, int n, levels of, sums *out)
 {
     if (of.nf4)
-        measure(t, g, of, false, true, out);
+        measure(t, g, n, of, false, true, out);
     else if (of.low < 0)
-        measure(t, g, of, false, false, out);
+        measure(t, g, n, of, false, false, out);
     else
-        measure(t, g, of, true, false, out);
+        measure(t, g, n, of, true, false, out);
 }
 
 static void nf4_levels_of(const tile *t, const float inverse[LANES], uint8_t q[BLOCK_MAX][LANES])
 {
     for (uint32_t i = 0; i < t->n; i++)
-        for (int l = 0; l < LANES; l++) q[i][l] = nearest_nf4_index(t->x[i][l] * inverse[l]);
+        for (int l = 0; l < LANES; l += VEC) {
+            vec at = load(t->x[i] + l) * load(inverse + l);
+            mask index = {0};
+            for (int k = 1; k < 16; k++) index -= at > all(NF4_BETWEEN(k)); /* true is -1 */
+            bytes b = __builtin_convertvector(index, bytes);
+            memcpy(q[i] + l, &b, sizeof b);
+        }
 }
 
 static void fit_levels(const tile *t, const grid *g, levels of, uint8_t q[BLOCK_MAX][LANES])
@@ -251,11 +310,12 @@ static void fit_levels(const tile *t, const grid *g, levels of, uint8_t q[BLOCK_
 /* Where `error` is less than the best so far, g becomes the best. */
 static void keep_better(const grid *g, const float error[LANES], grid *best, float best_error[LANES])
 {
-    for (int l = 0; l < LANES; l++) {
-        bool better = error[l] < best_error[l];
-        best->scale[l] = better ? g->scale[l] : best->scale[l];
-        best->minus[l] = better ? g->minus[l] : best->minus[l];
-        best_error[l] = better ? error[l] : best_error[l];
+    for (int l = 0; l < LANES; l += VEC) {
+        vec e = load(error + l), least = load(best_error + l);
+        mask better = e < least;
+        store(best->scale + l, CHOOSE(better, load(g->scale + l), load(best->scale + l)));
+        store(best->minus + l, CHOOSE(better, load(g->minus + l), load(best->minus + l)));
+        store(best_error + l, CHOOSE(better, e, least));
     }
 }
 
@@ -263,28 +323,39 @@ static void keep_better(const grid *g, const float error[LANES], grid *best, flo
  * be left with these levels. */
 static void refit_affine(const float weight[LANES], const sums *s, grid *g, float error[LANES])
 {
-    for (int l = 0; l < LANES; l++) {
-        float det = weight[l] * s->qq[l] - s->q[l] * s->q[l];
-        bool plane = det > 0x1p-20f * weight[l] * s->qq[l]; /* else all are of one level */
-        float a = plane ? (weight[l] * s->rq[l] - s->q[l] * s->r[l]) / det : 0.0f;
-        float b = plane ? (s->q[l] * s->rq[l] - s->qq[l] * s->r[l]) / det : -s->r[l] / weight[l];
-        bool inside = g->minus[l] + b >= 0.0f;
-        b = inside ? b : -g->minus[l];
-        float rq = s->rq[l] + b * s->q[l], rr = s->rr[l] + 2.0f * b * s->r[l] + b * b * weight[l];
-        a = inside ? a : s->qq[l] > 0.0f ? rq / s->qq[l] : 0.0f;
-        error[l] = rr - 2.0f * a * rq + a * a * s->qq[l];
-        g->scale[l] += a;
-        g->minus[l] += b;
+    const vec zero = all(0);
+    for (int l = 0; l < LANES; l += VEC) {
+        vec w = load(weight + l), minus = load(g->minus + l);
+        vec q = load(s->q + l), qq = load(s->qq + l), r = load(s->r + l), rq = load(s->rq + l), rr = load(s->rr + l);
+        vec det = w * qq - q * q;
+        mask plane = det > all(0x1p-20f) * w * qq; /* else all are of one level */
+        vec a = CHOOSE(plane, (w * rq - q * r) / det, zero);
+        vec b = CHOOSE(plane, (q * rq - qq * r) / det, -r / w);
+        mask inside = minus + b >= zero;
+        b = CHOOSE(inside, b, -minus);
+        vec left_q = rq + b * q, left = rr + all(2) * b * r + b * b * w;
+        a = CHOOSE(inside, a, CHOOSE(qq > zero, left_q / qq, zero));
+        store(error + l, left - all(2) * a * left_q + a * a * qq);
+        store(g->scale + l, load(g->scale + l) + a);
+        store(g->minus + l, minus + b);
     }
 }
 
 static void refit_symmetric(const sums *s, grid *g, float error[LANES])
 {
-    for (int l = 0; l < LANES; l++) {
-        float a = s->qq[l] > 0.0f ? s->rq[l] / s->qq[l] : 0.0f;
-        error[l] = s->rr[l] - a * s->rq[l];
-        g->scale[l] += a;
+    for (int l = 0; l < LANES; l += VEC) {
+        vec qq = load(s->qq + l), rq = load(s->rq + l), a = CHOOSE(qq > all(0), rq / qq, all(0));
+        store(error + l, load(s->rr + l) - a * rq);
+        store(g->scale + l, load(g->scale + l) + a);
     }
+}
+
+ALWAYS_INLINE void refit(const float weight[LANES], const sums *s, bool affine, grid *g, float error[LANES])
+{
+    if (affine)
+        refit_affine(weight, s, g, error);
+    else
+        refit_symmetric(s, g, error);
 }
 
 typedef struct ranges {
@@ -301,114 +372,103 @@ static void find_ranges(const tile *t, ranges *out)
             high = MOST(load(t->x[i] + l), high);
             weight += load(t->w[i] + l);
         }
-        memcpy(out->low + l, &low, sizeof low);
-        memcpy(out->high + l, &high, sizeof low);
-        memcpy(out->weight + l, &weight, sizeof low);
+        store(out->low + l, low);
+        store(out->high + l, high);
+        store(out->weight + l, CHOOSE(weight > all(0), weight, all(1))); /* 1: lanes that nobody heeds */
     }
-    for (int l = 0; l < LANES; l++)
-        if (!(out->weight[l] > 0)) out->weight[l] = 1; /* lanes that nobody heeds */
 }
 
 /* The grid whose outermost levels are `stretch` levels beyond the outermost elements; negative: within. */
 static void grid_across(const ranges *r, levels of, float stretch, grid *g)
 {
-    for (int l = 0; l < LANES; l++) {
-        float range = r->high[l] - r->low[l];
-        g->scale[l] = range > NOTHING ? range / (of.high - stretch) : 0.0f;
-        g->minus[l] = -r->low[l];
+    for (int l = 0; l < LANES; l += VEC) {
+        vec low = load(r->low + l), range = load(r->high + l) - low;
+        store(g->scale + l, CHOOSE(range > all(NOTHING), range / all(of.high - stretch), all(0)));
+        store(g->minus + l, -low);
     }
 }
 
 /* The same around 0: the farthest element takes the lowest level, which is the farthest. */
 static void grid_around(const ranges *r, levels of, float stretch, grid *g)
 {
-    for (int l = 0; l < LANES; l++) {
-        float most = r->high[l] > -r->low[l] ? r->high[l] : r->low[l];
-        g->scale[l] = fabsf(most) > NOTHING ? most / (of.low + stretch) : 0.0f;
-        g->minus[l] = 0;
+    for (int l = 0; l < LANES; l += VEC) {
+        vec low = load(r->low + l), high = load(r->high + l), most = CHOOSE(high > -low, high, low);
+        store(g->scale + l, CHOOSE(magnitude(most) > all(NOTHING), most / all(of.low + stretch), all(0)));
+        store(g->minus + l, all(0));
     }
 }
 
 static void forget(grid *best, float error[LANES])
 {
-    for (int l = 0; l < LANES; l++) {
-        best->scale[l] = best->minus[l] = 0;
-        error[l] = INFINITY;
+    *best = (grid){0};
+    for (int l = 0; l < LANES; l += VEC) store(error + l, all(INFINITY));
+}
+
+/* The best grids of any scale and minus, from the starts g [n], which are changed. */
+static void fit_from(const tile *t, const ranges *r, levels of, bool affine, grid *g, int n, grid *best)
+{
+    sums s[STARTS_MOST];
+    float e[LANES], error[LANES];
+    forget(best, error);
+    for (int round = 0; round <= REFITS; round++) {
+        fit_measure(t, g, n, of, s);
+        for (int k = 0; k < n; k++) {
+            refit(r->weight, &s[k], affine, &g[k], e);
+            keep_better(&g[k], e, best, error);
+        }
+        g[0] = *best;
+        n = 1;
     }
 }
 
-/* The best grids of any scale and minus. */
 static void fit_affine(const tile *t, const ranges *r, levels of, grid *best)
 {
-    grid g;
-    sums s;
-    float e[LANES], error[LANES];
-    forget(best, error);
-    for (int k = 0; k < AFFINE_STARTS; k++) {
-        grid_across(r, of, AFFINE_FIRST - AFFINE_STEP * (float)k, &g);
-        fit_measure(t, &g, of, &s);
-        refit_affine(r->weight, &s, &g, e);
-        keep_better(&g, e, best, error);
-    }
-    g = *best;
-    for (int k = 0; k < REFITS; k++) {
-        fit_measure(t, &g, of, &s);
-        refit_affine(r->weight, &s, &g, e);
-        keep_better(&g, e, best, error);
-    }
+    grid g[AFFINE_STARTS];
+    for (int k = 0; k < AFFINE_STARTS; k++) grid_across(r, of, AFFINE_FIRST - AFFINE_STEP * (float)k, &g[k]);
+    fit_from(t, r, of, true, g, AFFINE_STARTS, best);
 }
 
 static void fit_symmetric(const tile *t, const ranges *r, levels of, grid *best)
 {
-    grid g;
-    sums s;
-    float e[LANES], error[LANES];
-    forget(best, error);
-    for (int k = 0; k<SYMMETRIC_STARTS; k += of.high> MANY_LEVELS ? STRIDE : 1) {
+    grid g[SYMMETRIC_STARTS];
+    const int step = of.high > MANY_LEVELS ? STRIDE : 1;
+    int n = 0;
+    for (int k = 0; k < SYMMETRIC_STARTS; k += step, n++) {
         float stretch = SYMMETRIC_FIRST - SYMMETRIC_STEP * (float)k;
         if (of.nf4) stretch *= NF4_STEP;
-        grid_around(r, of, stretch, &g);
+        grid_around(r, of, stretch, &g[n]);
         if (of.nf4 && k % 2) /* its levels are not as many on both sides */
-            for (int l = 0; l < LANES; l++) g.scale[l] = -g.scale[l];
-        fit_measure(t, &g, of, &s);
-        refit_symmetric(&s, &g, e);
-        keep_better(&g, e, best, error);
+            for (int l = 0; l < LANES; l += VEC) store(g[n].scale + l, -load(g[n].scale + l));
     }
-    g = *best;
-    for (int k = 0; k < REFITS; k++) {
-        fit_measure(t, &g, of, &s);
-        refit_symmetric(&s, &g, e);
-        keep_better(&g, e, best, error);
-    }
+    fit_from(t, r, of, false, g, n, best);
 }
 
-/* The fitted grid and that of the range, rounded to f16, the better one fitted again. */
+/* The grid of the range and the fitted one, rounded to f16, and what the latter becomes when it is fitted again. */
 static void fit_scales(const tile *t, levels of, bool affine, grid *best)
 {
-    grid fitted, g;
+    grid g[2];
     ranges r;
+    sums s[2];
     float error[LANES], least[LANES];
     find_ranges(t, &r);
-    if (affine)
-        fit_affine(t, &r, of, &fitted);
-    else
-        fit_symmetric(t, &r, of, &fitted);
+    if (affine) {
+        grid_across(&r, of, 0, &g[0]);
+        fit_affine(t, &r, of, &g[1]);
+    } else {
+        grid_around(&r, of, 0, &g[0]);
+        fit_symmetric(t, &r, of, &g[1]);
+    }
     forget(best, least);
-    if (affine)
-        grid_across(&r, of, 0, &g);
-    else
-        grid_around(&r, of, 0, &g);
-    for (int k = 0; k < 3; k++) {
-        sums s;
-        fit_scales_f16(g.scale);
-        if (affine) fit_all_f16(g.minus);
-        fit_measure(t, &g, of, &s);
-        keep_better(&g, s.rr, best, least);
-        if (affine)
-            refit_affine(r.weight, &s, &g, error);
-        else
-            refit_symmetric(&s, &g, error);
-        if (k == 0) g = fitted;
+    for (int n = 2; n > 0; n--) {
+        for (int k = 0; k < n; k++) {
+            fit_scales_f16(g[k].scale);
+            if (affine) fit_all_f16(g[k].minus);
+        }
+        fit_measure(t, g, n, of, s);
+        for (int k = 0; k < n; k++) keep_better(&g[k], s[k].rr, best, least);
+        if (n == 1) break;
+        g[0] = g[1];
+        refit(r.weight, &s[1], affine, &g[0], error);
     }
 }
 
@@ -430,9 +490,9 @@ static float most_of(const float x[LANES])
 
 static void fit_super_grid(const super *s, int tile_index, grid *g)
 {
-    for (int l = 0; l < LANES; l++) {
-        g->scale[l] = s->d * s->scale[tile_index][l];
-        g->minus[l] = s->m * s->minus[tile_index][l];
+    for (int l = 0; l < LANES; l += VEC) {
+        store(g->scale + l, all(s->d) * load(s->scale[tile_index] + l));
+        store(g->minus + l, all(s->m) * load(s->minus[tile_index] + l));
     }
 }
 
@@ -440,27 +500,32 @@ static void fit_super_grid(const super *s, int tile_index, grid *g)
  * those levels. */
 static void better_multiples(const tile *t, const float weight[LANES], levels of, super *s)
 {
-    float best[LANES], inverse_m = s->m > 0 ? 1.0f / s->m : 0.0f;
-    super start = *s;
-    for (int l = 0; l < LANES; l++) best[l] = INFINITY;
-    for (int move = -1; move <= 1; move++) {
-        super tried = start;
-        grid g;
-        sums sum;
-        for (int l = 0; l < LANES; l++)
-            tried.scale[0][l] = clampf(start.scale[0][l] + (float)move, 0.0f, MULTIPLE_MOST);
-        fit_super_grid(&tried, 0, &g);
-        fit_measure(t, &g, of, &sum);
-        for (int l = 0; l < LANES; l++) {
-            float b = weight[l] > 0 ? -sum.r[l] / weight[l] : 0.0f;
-            float minus = rounded(clampf((g.minus[l] + b) * inverse_m, 0.0f, MULTIPLE_MOST));
-            b = s->m * minus - g.minus[l];
-            float error = sum.rr[l] + 2.0f * b * sum.r[l] + b * b * weight[l];
-            bool better = error < best[l];
-            best[l] = better ? error : best[l];
-            s->scale[0][l] = better ? tried.scale[0][l] : s->scale[0][l];
-            s->minus[0][l] = better ? minus : s->minus[0][l];
+    enum { MOVES = 3 };
+    const vec zero = all(0), m = all(s->m), inverse_m = all(s->m > 0 ? 1.0f / s->m : 0.0f);
+    super tried[MOVES];
+    grid g[MOVES];
+    sums sum[MOVES];
+    for (int k = 0; k < MOVES; k++) {
+        tried[k] = *s;
+        for (int l = 0; l < LANES; l += VEC)
+            store(tried[k].scale[0] + l, clamp(load(s->scale[0] + l) + all((float)(k - 1)), 0.0f, MULTIPLE_MOST));
+        fit_super_grid(&tried[k], 0, &g[k]);
+    }
+    fit_measure(t, g, MOVES, of, sum);
+    for (int l = 0; l < LANES; l += VEC) {
+        vec best = all(INFINITY), scale = zero, minus = zero, w = load(weight + l);
+        for (int k = 0; k < MOVES; k++) {
+            vec r = load(sum[k].r + l), was = load(g[k].minus + l), b = CHOOSE(w > zero, -r / w, zero);
+            vec multiple = rounded(clamp((was + b) * inverse_m, 0.0f, MULTIPLE_MOST));
+            b = m * multiple - was;
+            vec error = load(sum[k].rr + l) + all(2) * b * r + b * b * w;
+            mask better = error < best;
+            best = CHOOSE(better, error, best);
+            scale = CHOOSE(better, load(tried[k].scale[0] + l), scale);
+            minus = CHOOSE(better, multiple, minus);
         }
+        store(s->scale[0] + l, scale);
+        store(s->minus[0] + l, minus);
     }
 }
 
@@ -468,13 +533,13 @@ static void better_multiples(const tile *t, const float weight[LANES], levels of
 static void refit_super_affine(const float weight[LANES], const sums *sum, super *s)
 {
     float a[LANES], b[LANES], c[LANES], p[LANES], q[LANES];
-    for (int l = 0; l < LANES; l++) {
-        float scale = s->scale[0][l], minus = s->minus[0][l];
-        a[l] = scale * scale * sum->qq[l];
-        b[l] = scale * minus * sum->q[l];
-        c[l] = minus * minus * weight[l];
-        p[l] = scale * sum->rq[l];
-        q[l] = minus * sum->r[l];
+    for (int l = 0; l < LANES; l += VEC) {
+        vec scale = load(s->scale[0] + l), minus = load(s->minus[0] + l);
+        store(a + l, scale * scale * load(sum->qq + l));
+        store(b + l, scale * minus * load(sum->q + l));
+        store(c + l, minus * minus * load(weight + l));
+        store(p + l, scale * load(sum->rq + l));
+        store(q + l, minus * load(sum->r + l));
     }
     float A = sum_of(a), B = sum_of(b), C = sum_of(c), P = sum_of(p), Q = sum_of(q), det = A * C - B * B;
     if (det > 0x1p-20f * A * C) {
@@ -490,10 +555,10 @@ static void refit_super_affine(const float weight[LANES], const sums *sum, super
 /* The multiples nearest to a grid. */
 static void start_super(const grid *g, float low, float high, int tile_index, super *s)
 {
-    float inverse_d = s->d > 0 ? 1.0f / s->d : 0.0f, inverse_m = s->m > 0 ? 1.0f / s->m : 0.0f;
-    for (int l = 0; l < LANES; l++) {
-        s->scale[tile_index][l] = rounded(clampf(g->scale[l] * inverse_d, low, high));
-        s->minus[tile_index][l] = rounded(clampf(g->minus[l] * inverse_m, 0.0f, high));
+    const vec inverse_d = all(s->d > 0 ? 1.0f / s->d : 0.0f), inverse_m = all(s->m > 0 ? 1.0f / s->m : 0.0f);
+    for (int l = 0; l < LANES; l += VEC) {
+        store(s->scale[tile_index] + l, rounded(clamp(load(g->scale + l) * inverse_d, low, high)));
+        store(s->minus[tile_index] + l, rounded(clamp(load(g->minus + l) * inverse_m, 0.0f, high)));
     }
 }
 
@@ -515,7 +580,7 @@ static void fit_super_affine(const tile *t, levels of, super *out)
             sums sum;
             if (k && round < ROUNDS) better_multiples(t, r.weight, of, &s);
             fit_super_grid(&s, 0, &now);
-            fit_measure(t, &now, of, &sum);
+            fit_measure(t, &now, 1, of, &sum);
             float total = sum_of(sum.rr);
             if (total < best) {
                 best = total;
@@ -530,28 +595,35 @@ static void fit_super_affine(const tile *t, levels of, super *out)
  * levels found the sums for a better d. */
 static float measure_super(const tile *t, levels of, int moves, super *s, float *rq, float *qq)
 {
+    enum { TRIED_MOST = 3 };
     float total = 0;
     *rq = *qq = 0;
-    super start = *s;
     for (int i = 0; i < 2; i++) {
-        float least[LANES], best_qq[LANES] = {0}, best_rq[LANES] = {0};
-        for (int l = 0; l < LANES; l++) least[l] = INFINITY;
-        for (int move = -moves; move <= moves; move++) {
-            grid g = {0};
-            sums sum;
-            float multiple[LANES];
-            for (int l = 0; l < LANES; l++) {
-                multiple[l] = clampf(start.scale[i][l] + (float)move, -SIGNED_MOST - 1, SIGNED_MOST);
-                g.scale[l] = s->d * multiple[l];
+        float multiple[TRIED_MOST][LANES], least[LANES], best_qq[LANES], best_rq[LANES];
+        grid g[TRIED_MOST] = {0};
+        sums sum[TRIED_MOST];
+        const int n = 2 * moves + 1;
+        for (int k = 0; k < n; k++)
+            for (int l = 0; l < LANES; l += VEC) {
+                vec to = clamp(load(s->scale[i] + l) + all((float)(k - moves)), -SIGNED_MOST - 1, SIGNED_MOST);
+                store(multiple[k] + l, to);
+                store(g[k].scale + l, all(s->d) * to);
             }
-            fit_measure(&t[i], &g, of, &sum);
-            for (int l = 0; l < LANES; l++) {
-                bool better = sum.rr[l] < least[l];
-                least[l] = better ? sum.rr[l] : least[l];
-                s->scale[i][l] = better ? multiple[l] : s->scale[i][l];
-                best_qq[l] = better ? multiple[l] * multiple[l] * sum.qq[l] : best_qq[l];
-                best_rq[l] = better ? multiple[l] * sum.rq[l] : best_rq[l];
+        fit_measure(&t[i], g, n, of, sum);
+        for (int l = 0; l < LANES; l += VEC) {
+            vec best = all(INFINITY), scale = all(0), b_qq = scale, b_rq = scale;
+            for (int k = 0; k < n; k++) {
+                vec error = load(sum[k].rr + l), x = load(multiple[k] + l);
+                mask better = error < best;
+                best = CHOOSE(better, error, best);
+                scale = CHOOSE(better, x, scale);
+                b_qq = CHOOSE(better, x * x * load(sum[k].qq + l), b_qq);
+                b_rq = CHOOSE(better, x * load(sum[k].rq + l), b_rq);
             }
+            store(least + l, best);
+            store(s->scale[i] + l, scale);
+            store(best_qq + l, b_qq);
+            store(best_rq + l, b_rq);
         }
         total += sum_of(least);
         *qq += sum_of(best_qq);

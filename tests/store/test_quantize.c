@@ -347,11 +347,9 @@ static void same_everywhere(void)
     }
 }
 
-/* What the fastest level finds is what the slowest finds. */
-static void levels_agree(void)
+static void agrees(const fit_ops *level, const fit_ops *base)
 {
     static const levels kinds[] = {{-127, 127, false}, {-32, 31, false}, {-8, 7, false}, {0, 15, false}, {-1, 1, true}};
-    const fit_ops *best = fit_best(), *base = &fit_baseline;
     for (int round = 0; round < 200; round++) {
         static tile t[2];
         levels of = kinds[round % 5];
@@ -369,23 +367,33 @@ static void levels_agree(void)
         grid a, b;
         uint8_t p[BLOCK_MAX][LANES], q[BLOCK_MAX][LANES];
         base->scales(t, of, affine, &a);
-        best->scales(t, of, affine, &b);
+        level->scales(t, of, affine, &b);
         CHECK(!memcmp(&a, &b, sizeof a), "round %d", round);
         base->levels(t, &a, of, p);
-        best->levels(t, &a, of, q);
+        level->levels(t, &a, of, q);
         CHECK(!memcmp(p, q, t->n * sizeof *p), "round %d", round);
         if (of.nf4) continue;
         super one, two;
         memset(&one, 0, sizeof one);
         memset(&two, 0, sizeof two);
         (affine ? base->super_affine : base->super_symmetric)(t, of, &one);
-        (affine ? best->super_affine : best->super_symmetric)(t, of, &two);
+        (affine ? level->super_affine : level->super_symmetric)(t, of, &two);
         CHECK(!memcmp(&one, &two, sizeof one), "round %d", round);
         base->super_grid(&one, 0, &a);
-        best->super_grid(&one, 0, &b);
+        level->super_grid(&one, 0, &b);
         CHECK(!memcmp(&a, &b, sizeof a), "round %d", round);
     }
-    printf("  %s\n", best == base ? "one level here" : "two levels");
+}
+
+/* What each level of instructions finds is what the slowest finds. */
+static void levels_agree(void)
+{
+    const fit_ops *best = fit_best();
+    agrees(best, &fit_baseline);
+#if defined(__x86_64__)
+    if (best == &fit_avx512) agrees(&fit_avx2, &fit_baseline);
+    printf("  here: %s\n", best == &fit_avx512 ? "AVX-512, AVX2" : best == &fit_avx2 ? "AVX2" : "no AVX2");
+#endif
 }
 
 TEST_MAIN(T(never_worse), T(heeds_importance), T(extremes), T(refuses), T(same_everywhere), T(levels_agree))

@@ -6,11 +6,8 @@
 void kernels_ladder(kernels *k, lamina_isa cap)
 {
     bool best = cap == LAMINA_ISA_BEST;
-    bool avx2 = cpu_has_avx2();
-    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (avx2 && (best || cap == LAMINA_ISA_AVX2 || cap == LAMINA_ISA_AVX512)) kernels_avx2(k);
-    if (!avx512 || !(best || cap == LAMINA_ISA_AVX512)) return;
+    if (cpu_has_avx2() && (best || cap == LAMINA_ISA_AVX2 || cap == LAMINA_ISA_AVX512)) kernels_avx2(k);
+    if (!cpu_has_avx512() || !(best || cap == LAMINA_ISA_AVX512)) return;
     kernels below = *k;
     kernels_avx512(k);
     if (__builtin_cpu_supports("avx512vbmi2"))
