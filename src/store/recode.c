@@ -172,22 +172,27 @@ lamina_status recode_cannot_hold(const char *name, uint64_t row, dtype to, lamin
                      (unsigned long long)row, dtype_name(to));
 }
 
-/* Rows are whole blocks, so whole lines of eight. */
+/* Rows are whole blocks, so whole lines of eight: two vectors. */
 static void add_cost(const float *x, const float *seen, uint64_t k, quantize_cost *cost)
 {
     enum { LINE = 8, STRETCH = 32 * LINE };
+    typedef float four __attribute__((vector_size(16)));
     for (uint64_t at = 0; at < k; at += STRETCH) {
-        float error[LINE] = {0}, power[LINE] = {0};
+        four error[2] = {{0}}, power[2] = {{0}};
         uint64_t end = k - at < STRETCH ? k : at + STRETCH;
-        for (uint64_t i = at; i < end; i += LINE)
-            for (uint64_t l = 0; l < LINE; l++) {
-                float v = x[i + l], d = v - seen[i + l];
-                error[l] += d * d;
-                power[l] += v * v;
+        for (uint64_t i = at; i < end; i += LINE) {
+            four v[2], is[2];
+            memcpy(v, x + i, sizeof v);
+            memcpy(is, seen + i, sizeof is);
+            for (int h = 0; h < 2; h++) {
+                four d = v[h] - is[h];
+                error[h] += d * d;
+                power[h] += v[h] * v[h];
             }
+        }
         for (int l = 0; l < LINE; l++) {
-            cost->error += (double)error[l];
-            cost->power += (double)power[l];
+            cost->error += (double)error[l / 4][l % 4];
+            cost->power += (double)power[l / 4][l % 4];
         }
     }
 }
