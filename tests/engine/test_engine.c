@@ -165,25 +165,47 @@ static void cancelling_leaves_the_session_as_it_was(void)
     lamina_close(e);
 }
 
+/* Wrong use, said in these words. */
+#define MISUSE(call, words)                                                                                            \
+    do {                                                                                                               \
+        err = (lamina_error){0};                                                                                       \
+        CHECK((call) == LAMINA_E_USAGE && strstr(err.text, words), "expected \"%s\", found \"%s\"", words, err.text);  \
+    } while (0)
+
 static void wrong_use_is_an_error(void)
 {
     lamina_error err = {0};
     lamina_engine *e = NULL;
     lamina_session *s = NULL, *second = NULL;
-    int32_t bad[] = {-1, 1 << 24};
+    int32_t bad[] = {-1, 1 << 24}, many[17] = {0}, token;
+    lamina_row row = {0}, rows[64] = {{0}};
+    uint64_t bytes;
+    double rate;
+    MISUSE(lamina_open(NULL, NULL, &e, &err), "no path to a model was given");
+    MISUSE(lamina_open("", NULL, &e, &err), "no path to a model was given");
+    MISUSE(lamina_pack_resume("/nowhere/at/all", NULL, NULL, NULL, NULL, &err), "is not an interrupted store");
     REQUIRE(!lamina_open(a_model(), &(lamina_options){.no_tokenizer = true}, &e, &err), "%s", err.text);
-    CHECK(lamina_session_open(e, 0, &s, &err) == LAMINA_E_USAGE, "%s", err.text);
+    MISUSE(lamina_session_open(e, 0, &s, &err), "lamina_start() comes before sessions");
+    MISUSE(lamina_pass(e, &row, 1, NULL, NULL, &err), "not started");
+    MISUSE(lamina_measure(e, LAMINA_MEASURE_DISK, 0.1, &rate, &err), "measuring the disk needs a started engine");
+    MISUSE(lamina_measure(e, (lamina_measure_kind)77, 0.1, &rate, &err), "unknown kind of measurement 77");
+    MISUSE(lamina_measure(e, LAMINA_MEASURE_FMA, 0, &rate, &err), "0 seconds: expected 0 to 3600");
+    MISUSE(lamina_verify(e, &bytes, &err), "is not a store; only stores carry checksums");
+    MISUSE(lamina_pack(e, "", NULL, NULL, &err), "no path for the store was given");
     REQUIRE(!lamina_start(e, &small, NULL, &err) && !lamina_session_open(e, 16, &s, &err), "%s", err.text);
+    MISUSE(lamina_start(e, &small, NULL, &err), "already started");
+    MISUSE(lamina_session_open(e, 1 << 20, &second, &err), "a session's context of 1048576 tokens: the plan holds");
     CHECK(lamina_session_open(e, 0, &second, &err) == LAMINA_E_BUDGET, "%s", err.text);
-    CHECK(lamina_feed(s, bad, 1, 1, NULL, NULL, &err) == LAMINA_E_USAGE, "%s", err.text);
-    CHECK(lamina_feed(s, bad + 1, 1, 1, NULL, NULL, &err) == LAMINA_E_USAGE, "%s", err.text);
-    int32_t many[17] = {0};
-    CHECK(lamina_feed(s, many, 17, 17, NULL, NULL, &err) == LAMINA_E_USAGE, "%s", err.text);
-    int32_t token;
-    CHECK(lamina_sample(s, &(lamina_sampling){0}, &token, &err) == LAMINA_E_USAGE, "%s", err.text);
-    CHECK(lamina_session_rewind(s, 1, &err) == LAMINA_E_USAGE, "%s", err.text);
+    MISUSE(lamina_pass(e, &row, 0, NULL, NULL, &err), "a pass of 0 rows: the plan allows 1 to");
+    MISUSE(lamina_pass(e, rows, 64, NULL, NULL, &err), "a pass of 64 rows: the plan allows 1 to");
+    MISUSE(lamina_pass(e, &row, 1, NULL, NULL, &err), "row 0 has no session of this engine");
+    MISUSE(lamina_feed(s, bad, 1, 1, NULL, NULL, &err), "-1");
+    MISUSE(lamina_feed(s, bad + 1, 1, 1, NULL, NULL, &err), "16777216");
+    MISUSE(lamina_feed(s, many, 17, 17, NULL, NULL, &err), "17 tokens do not fit: the session holds 0 of its context");
+    MISUSE(lamina_sample(s, &(lamina_sampling){0}, &token, &err), "the session has no logits: feed it first");
+    MISUSE(lamina_session_rewind(s, 1, &err), "rewinding to 1 tokens: the session holds 0");
     CHECK(lamina_feed(s, many, 16, 16, NULL, NULL, &err) == LAMINA_OK, "%s", err.text);
-    CHECK(lamina_sample(s, &(lamina_sampling){.top_p = 2}, &token, &err) == LAMINA_E_USAGE, "%s", err.text);
+    MISUSE(lamina_sample(s, &(lamina_sampling){.top_p = 2}, &token, &err), "top-p 2: expected 0 to 1");
     size_t n;
     CHECK(lamina_tokenize(e, "a", 1, 0, NULL, 0, &n, &err) != LAMINA_OK, "there is no tokenizer");
     lamina_session_close(s);

@@ -466,6 +466,13 @@ static void lying_zips(void)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         refused_zip(cases[i].what, cases[i].parts, cases[i].status, cases[i].words);
+    folder f = folder_new();
+    bytes b = zip_of(cases[0].parts);
+    b.data[b.n - 22 + 4] = 1; /* of the end record: the number of this part */
+    write_bytes(&f, "x.bin", b.data, b.n);
+    refused("the second of two parts", in(&f, "x.bin"), LAMINA_E_UNSUPPORTED, "zip: one part of several");
+    drop(&b);
+    folder_remove(&f);
 }
 
 /* An entry inside of another: its header and its name stand in the other's data. */

@@ -556,6 +556,72 @@ static const hostile refused[] = {
     {MODEL("{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[[\"a\"]]}"), "has one piece"},
     {MODEL("{\"type\":\"BPE\",\"vocab\":{},\"merges\":[],\"end_of_word_suffix\":\"</w>\"}"), "end_of_word_suffix"},
     {MODEL("{\"type\":\"BPE\",\"vocab\":{},\"merges\":[],\"dropout\":0.1}"), "dropout"},
+    {WITH("\"post_processor\":{\"type\":\"TemplateProcessing\"},"), "a TemplateProcessing without \"single\""},
+    {WITH("\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[]},"), "a template without the text"},
+    {WITH("\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"a\",0]},"), "a post-processor without \"sep\""},
+    {WITH("\"post_processor\":{\"type\":\"BertProcessing\",\"sep\":[\"a\",0],\"cls\":[]},"), "an empty \"cls\""},
+    {WITH("\"post_processor\":{\"type\":\"BertProcessing\",\"sep\":[\"a\",0],\"cls\":[\"a\"]},"),
+     "\"cls\" without an id"},
+    {WITH("\"post_processor\":{\"type\":\"BertProcessing\",\"sep\":[\"a\",0],\"cls\":[\"a\",-1]},"),
+     "the template's token id -1 cannot be meant"},
+    {WITH("\"post_processor\":{\"type\":\"Sequence\",\"processors\":[{\"type\":\"BertProcessing\",\"cls\":[\"a\",0],"
+          "\"sep\":[\"a\",0]},{\"type\":\"BertProcessing\",\"cls\":[\"a\",0],\"sep\":[\"a\",0]}]},"),
+     "a second template around the text"},
+    {WITH("\"post_processor\":{\"type\":\"Sequence\"},"), "a Sequence without \"processors\""},
+    {WITH("\"normalizer\":{\"type\":\"Replace\",\"content\":\"\"},"), "expected \"pattern\""},
+    {WITH("\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"}},"), "expected \"content\""},
+    {WITH("\"normalizer\":{\"type\":\"Sequence\"},"), "a Sequence without \"normalizers\""},
+    {STEP("{\"type\":\"CharDelimiterSplit\",\"delimiter\":\"\"}", BYTES), "an empty delimiter"},
+    {STEP("{\"type\":\"FixedLength\",\"length\":0}", BYTES), "\"FixedLength\" with length 0"},
+    {STEP("{\"type\":\"Split\",\"behavior\":\"Sideways\",\"pattern\":{\"String\":\"a\"}}", BYTES),
+     "split behavior \"Sideways\" is not supported"},
+    {STEP("{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"last\"}", BYTES),
+     "prepend scheme \"last\" is not supported"},
+    {STEP("{\"type\":\"Metaspace\",\"replacement\":\"_\",\"add_prefix_space\":false,\"prepend_scheme\":\"always\"}",
+          BYTES),
+     "add_prefix_space contradicts prepend_scheme"},
+    {STEP("{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"ByteLevel\"},{\"type\":\"ByteLevel\"}]}", BYTES),
+     "a second ByteLevel step is not supported"},
+    {STEP("{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"ByteLevel\"},{\"type\":\"Metaspace\",\"replacement\":"
+          "\"_\"}]}",
+          BYTES),
+     "a space put behind ByteLevel"},
+    {STEP("{\"type\":\"Whitespace\"}", BYTES), "a ByteLevel decoder without a ByteLevel step"},
+    {STEP(BYTES, "{\"type\":\"Fuse\"}"), "a ByteLevel step without a ByteLevel decoder"},
+    {STEP(BYTES, "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\"a\","
+                 "\"start\":2,\"stop\":0}]}"),
+     "\"Strip\" after Fuse is supported with start 1 and stop 0"},
+    {STEP(BYTES, "{\"type\":\"Strip\",\"content\":\"\",\"start\":1,\"stop\":0}"), "decoder \"Strip\" of \"\", 1 and 0"},
+    {STEP(BYTES, "{\"type\":\"Strip\",\"content\":\"a\",\"start\":-1,\"stop\":0}"),
+     "decoder \"Strip\" of \"a\", -1 and 0"},
+    {STEP(BYTES, "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"Replace\",\"pattern\":{"
+                 "\"String\":\"ab\"},\"content\":\"\"}]}"),
+     "\"Replace\" after Fuse is supported for a single character"},
+    {STEP(BYTES,
+          "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"WordPiece\",\"prefix\":\"#\"}]}"),
+     "decoder \"WordPiece\" after Fuse is not supported"},
+    {STEP(BYTES, "{\"type\":\"BPEDecoder\",\"suffix\":\"\"}"), "an empty suffix"},
+    {MODEL("{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[[]]}"), "merge 0 is empty"},
+    {MODEL("{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[[\"a\",\"a\",\"a\"]]}"),
+     "merge 0 has more than two pieces"},
+    {MODEL("{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[],\"byte_fallback\":true}"),
+     "byte_fallback of a byte-level model is not supported"},
+    {MODEL("{\"type\":\"Unigram\",\"vocab\":[]}"), "a ByteLevel step before a model of scores"},
+    {"{\"model\":{\"type\":\"Unigram\"}}", "a model without vocab"},
+    {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[[]]}}", "an empty piece"},
+    {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\"]]}}", "a piece without a score"},
+    {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"\",0]]}}", "a piece of 0 bytes"},
+    {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",1e300]]}}", "piece 0 has score 1e+300"},
+    {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",0]],\"unk_id\":1}}", "unk_id 1, the vocabulary has 1"},
+    {"{\"model\":{\"type\":\"WordPiece\"}}", "a model without vocab"},
+    {"{\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"a\":0}}}", "unk_token is not in its vocabulary"},
+    {"{\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"a\":0},\"unk_token\":\"a\",\"max_input_chars_per_word\":-1}}",
+     "max_input_chars_per_word -1, at most 1024 is supported"},
+    {"{\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"a\":0},\"unk_token\":\"a\",\"max_input_chars_per_word\":1025}}",
+     "max_input_chars_per_word 1025, at most 1024"},
+    {"{\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"a\":0},\"unk_token\":\"a\",\"continuing_subword_prefix\":\"######"
+     "###########################\"}}",
+     "a continuing_subword_prefix of 33 bytes"},
 };
 
 static void hostile_json(void)
@@ -572,6 +638,58 @@ static void hostile_json(void)
     memset(deep, '[', sizeof deep);
     lamina_error err = {0};
     CHECK(from_json(m, deep, sizeof deep, &err) == NULL && strstr(err.text, "too deep"), "%s", err.text);
+    check_empty(m);
+}
+
+/* "before", `n` times the text "part" (commas between), "after". */
+static char *many(const char *before, const char *part, size_t n, const char *after)
+{
+    char *text = malloc(strlen(before) + n * (strlen(part) + 1) + strlen(after) + 1), *at = text;
+    if (!text) abort();
+    at = stpcpy(at, before);
+    for (size_t i = 0; i < n; i++) {
+        if (i) *at++ = ',';
+        at = stpcpy(at, part);
+    }
+    stpcpy(at, after);
+    return text;
+}
+
+/* What there may not be too much of. */
+static void limits(void)
+{
+    static const struct {
+        const char *before, *part, *after, *words;
+        size_t n; /* the least that is too many */
+    } rows[] = {
+        {"{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[", "{\"type\":\"NFC\"}",
+         "]},\"model\":{\"vocab\":{},\"merges\":[]}}", "more than 32 steps", 33},
+        {"{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[", "{\"type\":\"Whitespace\"}",
+         "]},\"model\":{\"vocab\":{},\"merges\":[]}}", "more than 32 steps", 33},
+        {"{\"decoder\":{\"type\":\"Sequence\",\"decoders\":[", "{\"type\":\"ByteFallback\"}",
+         "]},\"model\":{\"vocab\":{},\"merges\":[]}}", "more than 32 steps", 33},
+        {"{\"normalizer\":{\"type\":\"Prepend\",\"prepend\":\"", "a", "\"},\"model\":{\"vocab\":{},\"merges\":[]}}",
+         "a text of 65537 bytes, at most 65536", 32769},
+        {"{\"added_tokens\":[{\"id\":0,\"content\":\"", "a", "\"}],\"model\":{\"vocab\":{},\"merges\":[]}}",
+         "an added token of 65537 bytes", 32769},
+        {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"", "a", "\"]}}", "a merge of 65537 bytes", 32769},
+        {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[[\"", "a", "\",\"a\"]]}}", "merge 0 is too long", 32769},
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"", "a", "\",0]]}}", "a piece of 65537 bytes", 32769},
+    };
+    memory *m = memory_new();
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        lamina_error err = {0};
+        char *json = many(rows[i].before, rows[i].part, rows[i].n, rows[i].after);
+        tokenizer *t = from_json(m, json, strlen(json), &err);
+        CHECK(t == NULL && strstr(err.text, rows[i].words), "expected \"%s\", found \"%s\"", rows[i].words, err.text);
+        tokenizer_free(t);
+        free(json);
+        json = many(rows[i].before, rows[i].part, rows[i].n - 1, rows[i].after);
+        t = from_json(m, json, strlen(json), &err);
+        CHECK(t || !strstr(err.text, rows[i].words), "one less: %s", err.text);
+        tokenizer_free(t);
+        free(json);
+    }
     check_empty(m);
 }
 
@@ -925,16 +1043,27 @@ static int write_compact(const char *path)
 int main(int argc, char **argv)
 {
     static const test_case cases[] = {
-        T(golden_tiny),         T(golden_sentencepiece_form),
-        T(golden_variants),     T(golden_ranks),
-        T(golden_gguf),         T(golden_real),
-        T(wrong_utf8),          T(decoding_limits),
-        T(long_words),          T(compact_same),
-        T(compact_hostile),     T(hostile_json),
-        T(truncated_json),      T(patterns),
-        T(failing_allocations), T(folders),
-        T(config_files),        T(config_tokens),
-        T(hostile_ranks),       T(golden_gguf_scored),
+        T(golden_tiny),
+        T(golden_sentencepiece_form),
+        T(golden_variants),
+        T(golden_ranks),
+        T(golden_gguf),
+        T(golden_real),
+        T(wrong_utf8),
+        T(decoding_limits),
+        T(long_words),
+        T(compact_same),
+        T(compact_hostile),
+        T(hostile_json),
+        T(limits),
+        T(truncated_json),
+        T(patterns),
+        T(failing_allocations),
+        T(folders),
+        T(config_files),
+        T(config_tokens),
+        T(hostile_ranks),
+        T(golden_gguf_scored),
         T(golden_classes),
     };
     if (argc == 3 && strcmp(argv[1], "--compact") == 0) return write_compact(argv[2]);

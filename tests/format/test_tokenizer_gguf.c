@@ -124,8 +124,60 @@ static void unknown_models(void)
     CHECK(left == 0, "%llu bytes are still held", (unsigned long long)left);
 }
 
+/* The file with another key of as many letters in place of `key`; without one, with the array of `key`, of four bytes an
+ * element, an element shorter. */
+static void write_damaged(folder *f, memory *m, const char *file, const char *key, const char *other)
+{
+    char *data = NULL, path[512];
+    size_t n = 0, at = 0, k = strlen(key), length, gone = other ? 0 : 4;
+    uint64_t elements;
+    snprintf(path, sizeof path, TEST_DATA "/tokenizer/%s", file);
+    if (os_read_file(m, path, 1 << 24, &data, &n, NULL) != LAMINA_OK) abort();
+    while (at + k + 16 + gone < n && memcmp(data + at, key, k) != 0) at++;
+    length = at + k + 8; /* behind the types of the array and of its elements */
+    if (length + 8 + gone > n) abort();
+    if (other) memcpy(data + at, other, k);
+    memcpy(&elements, data + length, sizeof elements);
+    if (!other) elements--;
+    memcpy(data + length, &elements, sizeof elements);
+    bytes b = {0};
+    put(&b, data, length + 8);
+    put(&b, data + length + 8 + gone, n - length - 8 - gone);
+    write_bytes(f, "x.gguf", b.data, b.n);
+    free(b.data);
+    mem_free(m, data);
+}
+
+static void arrays_that_do_not_fit(void)
+{
+    static const struct {
+        const char *file, *key, *other, *words;
+    } cases[] = {
+        {"tiny.gguf", "tokenizer.ggml.tokens", "tokenizer.ggml.tokenz", "no tokenizer.ggml.tokens"},
+        {"tiny.gguf", "tokenizer.ggml.merges", "tokenizer.ggml.mergez", "no tokenizer.ggml.merges"},
+        {"tiny.gguf", "tokenizer.ggml.token_type", NULL, "token types"},
+        {"gguf_llama.gguf", "tokenizer.ggml.tokens", "tokenizer.ggml.tokenz", "no tokenizer.ggml.tokens"},
+        {"gguf_llama.gguf", "tokenizer.ggml.scores", "tokenizer.ggml.scorez", "pieces, 0 scores"},
+        {"gguf_llama.gguf", "tokenizer.ggml.scores", NULL, "scores"},
+        {"gguf_llama.gguf", "tokenizer.ggml.token_type", NULL, "token types"},
+    };
+    memory *m = memory_new();
+    folder f = folder_new();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        lamina_error err = {0};
+        write_damaged(&f, m, cases[i].file, cases[i].key, cases[i].other);
+        tokenizer *t = read_back(&f, m, &err);
+        CHECK(t == NULL && err.status == LAMINA_E_FORMAT && strstr(err.text, cases[i].words), "%s, %s: %s",
+              cases[i].file, cases[i].key, err.text);
+        tokenizer_free(t);
+    }
+    folder_remove(&f);
+    uint64_t left = memory_free(m);
+    CHECK(left == 0, "%llu bytes are still held", (unsigned long long)left);
+}
+
 int main(int argc, char **argv)
 {
-    static const test_case cases[] = {T(known_names), T(unknown_names), T(unknown_models)};
+    static const test_case cases[] = {T(known_names), T(unknown_names), T(unknown_models), T(arrays_that_do_not_fit)};
     return test_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }
