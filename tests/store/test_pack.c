@@ -261,6 +261,9 @@ static void refuses_what_is_not_its_own(void)
               strstr(err.text, "letter.txt"),
           "%s", err.text);
     CHECK(pack(UNDER("model"), UNDER("model"), NULL, NULL, NULL, NULL, &err) == LAMINA_E_USAGE, "%s", err.text);
+    CHECK(pack(UNDER("model"), UNDER("full/letter.txt"), NULL, NULL, NULL, NULL, &err) == LAMINA_E_USAGE &&
+              strstr(err.text, "letter.txt: is not a folder"),
+          "%s", err.text);
     /* an unfinished store of another model */
     kill_packing_at(UNDER("model"), UNDER("store"), 45);
     REQUIRE(store_incomplete(UNDER("store")), "it was not killed in the middle");
@@ -268,8 +271,20 @@ static void refuses_what_is_not_its_own(void)
               strstr(err.text, "unfinished"),
           "%s", err.text);
     store_job job = {.m = memory_new()};
-    CHECK(store_pack_resume(UNDER("store"), UNDER("other"), NULL, NULL, &job, NULL, &err) == LAMINA_E_USAGE, "%s",
-          err.text);
+    CHECK(store_pack_resume(UNDER("store"), UNDER("other"), NULL, NULL, &job, NULL, &err) == LAMINA_E_USAGE &&
+              strstr(err.text, "holds an unfinished store of"),
+          "%s", err.text);
+    CHECK(store_pack_resume(UNDER("store"), NULL, &(lamina_pack_options){.dtype = "packed"}, NULL, &job, NULL, &err) ==
+                  LAMINA_E_USAGE &&
+              strstr(err.text, "was begun with --dtype none, not packed"),
+          "%s", err.text);
+    const store_calibration another = {.text = "a", .bytes = 1};
+    CHECK(store_pack_resume(UNDER("store"), NULL, NULL, &another, &job, NULL, &err) == LAMINA_E_USAGE &&
+              strstr(err.text, "was begun without --calibrate"),
+          "%s", err.text);
+    CHECK(store_pack_resume(UNDER("full"), NULL, NULL, NULL, &job, NULL, &err) == LAMINA_E_USAGE &&
+              strstr(err.text, "holds no unfinished store"),
+          "%s", err.text);
     CHECK(memory_free(job.m) == 0, "leak");
     /* the same model moved elsewhere goes on */
     rename(UNDER("model"), UNDER("moved"));
