@@ -1,4 +1,4 @@
-/* Owns the quantisers' faces: which types there are, how blocks are laid side by side for the search (quantize_fit.c),
+/* Owns the quantisers' faces: which types there are, how blocks are laid side by side for the search (quantize_fit_lanes.h),
  * and what a choice costs. A type is a row of a table.
  *
  * Promises that every value that was accepted comes back finite, that a block of zeros stays zero, and that the same
