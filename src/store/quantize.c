@@ -1,5 +1,5 @@
-/* Owns the quantisers' faces: which types there are, how blocks are laid side by side for the search (quantize_fit_lanes.h),
- * and what a choice costs. A type is a row of a table.
+/* Owns the quantisers' faces: which types there are, how blocks are laid side by side for the search
+ * (quantize_fit_lanes.h), and what a choice costs. A type is a row of a table.
  *
  * Promises that every value that was accepted comes back finite, that a block of zeros stays zero, and that the same
  * input gives the same bytes everywhere. */
