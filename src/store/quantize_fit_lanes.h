@@ -45,7 +45,7 @@ typedef uint8_t bytes __attribute__((vector_size(VEC)));
 enum {
     AFFINE_STARTS = 9,
     SYMMETRIC_STARTS = 16,
-    STARTS_MOST = 16,
+    STARTS_MOST = SYMMETRIC_STARTS > AFFINE_STARTS ? SYMMETRIC_STARTS : AFFINE_STARTS,
     MANY_LEVELS = 100,
     STRIDE = 4,
     REFITS = 1,
@@ -443,6 +443,17 @@ static void fit_symmetric(const tile *t, const ranges *r, levels of, grid *best)
     fit_from(t, r, of, false, g, n, best);
 }
 
+/* Rounds the grids [n] to f16 and measures them: s [n]. */
+static void try_rounded(const tile *t, levels of, bool affine, grid *g, int n, sums *s, grid *best, float least[LANES])
+{
+    for (int k = 0; k < n; k++) {
+        fit_scales_f16(g[k].scale);
+        if (affine) fit_all_f16(g[k].minus);
+    }
+    fit_measure(t, g, n, of, s);
+    for (int k = 0; k < n; k++) keep_better(&g[k], s[k].rr, best, least);
+}
+
 /* The grid of the range and the fitted one, rounded to f16, and what the latter becomes when it is fitted again. */
 static void fit_scales(const tile *t, levels of, bool affine, grid *best)
 {
@@ -459,17 +470,9 @@ static void fit_scales(const tile *t, levels of, bool affine, grid *best)
         fit_symmetric(t, &r, of, &g[1]);
     }
     forget(best, least);
-    for (int n = 2; n > 0; n--) {
-        for (int k = 0; k < n; k++) {
-            fit_scales_f16(g[k].scale);
-            if (affine) fit_all_f16(g[k].minus);
-        }
-        fit_measure(t, g, n, of, s);
-        for (int k = 0; k < n; k++) keep_better(&g[k], s[k].rr, best, least);
-        if (n == 1) break;
-        g[0] = g[1];
-        refit(r.weight, &s[1], affine, &g[0], error);
-    }
+    try_rounded(t, of, affine, g, 2, s, best, least);
+    refit(r.weight, &s[1], affine, &g[1], error);
+    try_rounded(t, of, affine, &g[1], 1, s, best, least);
 }
 
 /* ---- super-blocks --------------------------------------------------------------------------------------------------- */
