@@ -6,23 +6,44 @@
 
 static const char pre_key[] = "tokenizer.ggml.pre", model_key[] = "tokenizer.ggml.model";
 
-/* tiny.gguf with this text for a key, which has `old` -> the folder's file "x.gguf". */
-static void write_with(folder *f, memory *m, const char *key, const char *old, const char *name)
+typedef struct golden { /* a file of the golden data */
+    char *data;
+    size_t n, after; /* after: behind the spelling of a key that it has */
+} golden;
+
+static golden read_golden(memory *m, const char *file, const char *key)
 {
-    char *data = NULL;
-    size_t n = 0, at = 0, name_at, key_bytes = strlen(key), old_bytes = strlen(old);
+    char path[512];
+    golden g = {0};
+    size_t k = strlen(key), at = 0;
+    snprintf(path, sizeof path, TEST_DATA "/tokenizer/%s", file);
+    if (os_read_file(m, path, 1 << 24, &g.data, &g.n, NULL) != LAMINA_OK) abort();
+    while (at + k < g.n && memcmp(g.data + at, key, k) != 0) at++;
+    g.after = at + k;
+    return g;
+}
+
+/* The folder's file "x.gguf": its bytes, with the number and the text (may be NULL) in place of `gone` bytes at `at`. */
+static void write_changed(folder *f, memory *m, golden g, size_t at, size_t gone, uint64_t number, const char *text)
+{
     bytes b = {0};
-    if (os_read_file(m, TEST_DATA "/tokenizer/tiny.gguf", 1 << 24, &data, &n, NULL) != LAMINA_OK) abort();
-    while (at + key_bytes + 1 < n && memcmp(data + at, key, key_bytes) != 0) at++;
-    name_at = at + key_bytes + 4 + 8; /* behind the type and the length */
-    if (name_at + old_bytes > n || memcmp(data + name_at, old, old_bytes) != 0) abort();
-    put(&b, data, name_at - 8);
-    put_number(&b, strlen(name), 8);
-    put_text(&b, name);
-    put(&b, data + name_at + old_bytes, n - name_at - old_bytes);
+    if (at + gone > g.n) abort();
+    put(&b, g.data, at);
+    put_number(&b, number, 8);
+    if (text) put_text(&b, text);
+    put(&b, g.data + at + gone, g.n - at - gone);
     write_bytes(f, "x.gguf", b.data, b.n);
     free(b.data);
-    mem_free(m, data);
+    mem_free(m, g.data);
+}
+
+/* tiny.gguf with this text for a key, which has `old`. */
+static void write_with(folder *f, memory *m, const char *key, const char *old, const char *name)
+{
+    golden g = read_golden(m, "tiny.gguf", key);
+    size_t at = g.after + 4; /* behind the type: the length, then the text */
+    if (at + 8 + strlen(old) > g.n || memcmp(g.data + at + 8, old, strlen(old)) != 0) abort();
+    write_changed(f, m, g, at, 8 + strlen(old), strlen(name), name);
 }
 
 static tokenizer *read_back(folder *f, memory *m, lamina_error *err)
@@ -128,24 +149,13 @@ static void unknown_models(void)
  * element, an element shorter. */
 static void write_damaged(folder *f, memory *m, const char *file, const char *key, const char *other)
 {
-    char *data = NULL, path[512];
-    size_t n = 0, at = 0, k = strlen(key), length, gone = other ? 0 : 4;
+    golden g = read_golden(m, file, key);
+    size_t at = g.after + 8; /* behind the types of the array and of its elements: their number, then they */
     uint64_t elements;
-    snprintf(path, sizeof path, TEST_DATA "/tokenizer/%s", file);
-    if (os_read_file(m, path, 1 << 24, &data, &n, NULL) != LAMINA_OK) abort();
-    while (at + k + 16 + gone < n && memcmp(data + at, key, k) != 0) at++;
-    length = at + k + 8; /* behind the types of the array and of its elements */
-    if (length + 8 + gone > n) abort();
-    if (other) memcpy(data + at, other, k);
-    memcpy(&elements, data + length, sizeof elements);
-    if (!other) elements--;
-    memcpy(data + length, &elements, sizeof elements);
-    bytes b = {0};
-    put(&b, data, length + 8);
-    put(&b, data + length + 8 + gone, n - length - 8 - gone);
-    write_bytes(f, "x.gguf", b.data, b.n);
-    free(b.data);
-    mem_free(m, data);
+    if (at + 12 > g.n) abort();
+    memcpy(&elements, g.data + at, sizeof elements);
+    if (other) memcpy(g.data + g.after - strlen(key), other, strlen(key));
+    write_changed(f, m, g, at, other ? 8 : 12, other ? elements : elements - 1, NULL);
 }
 
 static void arrays_that_do_not_fit(void)

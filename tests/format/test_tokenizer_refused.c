@@ -3,13 +3,27 @@
 #include "format/tokenizer_internal.h"
 #include "test.h"
 
-static bool reads(memory *m, const char *json, size_t n, lamina_error *err)
+typedef lamina_status reader(memory *m, const tokenizer_files *files, tokenizer **t, lamina_error *err);
+
+static bool reads(memory *m, reader *read, tokenizer_files files, lamina_error *err)
 {
     tokenizer *t = NULL;
-    tokenizer_files files = {.json = json, .json_bytes = n};
-    lamina_status s = tokenizer_read_json(m, &files, &t, err);
+    lamina_status s = read(m, &files, &t, err);
     tokenizer_free(t);
     return s == LAMINA_OK;
+}
+
+/* text: what the files hold. */
+static void refuses(memory *m, reader *read, tokenizer_files files, const char *text, const char *words)
+{
+    lamina_error err = {0};
+    CHECK(!reads(m, read, files, &err), "accepted: %.200s", text);
+    CHECK(strstr(err.text, words) != NULL, "expected \"%s\", found \"%s\": %.200s", words, err.text, text);
+}
+
+static tokenizer_files json_of(const char *text)
+{
+    return (tokenizer_files){.json = text, .json_bytes = strlen(text)};
 }
 
 typedef struct hostile {
@@ -148,15 +162,11 @@ static const hostile refused[] = {
 static void hostile_json(void)
 {
     memory *m = memory_new();
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
-        lamina_error err = {0};
-        CHECK(!reads(m, refused[i].json, strlen(refused[i].json), &err), "accepted: %s", refused[i].json);
-        CHECK(strstr(err.text, refused[i].words) != NULL, "%s: %s", refused[i].json, err.text);
-    }
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        refuses(m, tokenizer_read_json, json_of(refused[i].json), refused[i].json, refused[i].words);
     char deep[4096];
     memset(deep, '[', sizeof deep);
-    lamina_error err = {0};
-    CHECK(!reads(m, deep, sizeof deep, &err) && strstr(err.text, "too deep"), "%s", err.text);
+    refuses(m, tokenizer_read_json, (tokenizer_files){.json = deep, .json_bytes = sizeof deep}, "[[[", "too deep");
     CHECK(memory_free(m) == 0, "memory is left");
 }
 
@@ -199,11 +209,10 @@ static void limits(void)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         lamina_error err = {0};
         char *json = many(rows[i].before, rows[i].part, rows[i].n, rows[i].after);
-        bool read = reads(m, json, strlen(json), &err);
-        CHECK(!read && strstr(err.text, rows[i].words), "expected \"%s\", found \"%s\"", rows[i].words, err.text);
+        refuses(m, tokenizer_read_json, json_of(json), json, rows[i].words);
         free(json);
         json = many(rows[i].before, rows[i].part, rows[i].n - 1, rows[i].after);
-        read = reads(m, json, strlen(json), &err);
+        bool read = reads(m, tokenizer_read_json, json_of(json), &err);
         CHECK(read || !strstr(err.text, rows[i].words), "one less: %s", err.text);
         free(json);
     }
@@ -243,22 +252,14 @@ static void hostile_ranks(void)
 {
     memory *m = memory_new();
     for (size_t i = 0; i < sizeof refused_ranks / sizeof *refused_ranks; i++) {
-        lamina_error err = {0};
-        tokenizer *t = NULL;
-        tokenizer_files files = {.ranks = refused_ranks[i].json,
-                                 .ranks_bytes = strlen(refused_ranks[i].json),
-                                 .ranks_name = "qwen.tiktoken"};
-        CHECK(tokenizer_read_ranks(m, &files, &t, &err) != LAMINA_OK, "accepted: %s", refused_ranks[i].json);
-        CHECK(strstr(err.text, refused_ranks[i].words) != NULL, "%s: %s", refused_ranks[i].json, err.text);
-        tokenizer_free(t);
+        const char *text = refused_ranks[i].json;
+        tokenizer_files files = {.ranks = text, .ranks_bytes = strlen(text), .ranks_name = "qwen.tiktoken"};
+        refuses(m, tokenizer_read_ranks, files, text, refused_ranks[i].words);
     }
     for (size_t i = 0; i < sizeof refused_tekken / sizeof *refused_tekken; i++) {
-        lamina_error err = {0};
-        tokenizer *t = NULL;
-        tokenizer_files files = {.tekken = refused_tekken[i].json, .tekken_bytes = strlen(refused_tekken[i].json)};
-        CHECK(tokenizer_read_tekken(m, &files, &t, &err) != LAMINA_OK, "accepted: %s", refused_tekken[i].json);
-        CHECK(strstr(err.text, refused_tekken[i].words) != NULL, "%s: %s", refused_tekken[i].json, err.text);
-        tokenizer_free(t);
+        const char *text = refused_tekken[i].json;
+        tokenizer_files files = {.tekken = text, .tekken_bytes = strlen(text)};
+        refuses(m, tokenizer_read_tekken, files, text, refused_tekken[i].words);
     }
     const char *config = "{\"tokenizer_class\":\"OtherTokenizer\"}";
     tokenizer_files files = {.ranks = "IQ== 0\n",
@@ -286,19 +287,18 @@ static void patterns(void)
     memory *m = memory_new();
     char json[1024];
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        lamina_error err = {0};
         snprintf(json, sizeof json,
                  "{\"decoder\":{\"type\":\"Fuse\"},\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\","
                  "\"pattern\":{\"Regex\":\"%s\"}},\"model\":{\"vocab\":{},\"merges\":[]}}",
                  rows[i].json);
-        CHECK(!reads(m, json, strlen(json), &err) && strstr(err.text, rows[i].words), "%s: %s", rows[i].json, err.text);
+        refuses(m, tokenizer_read_json, json_of(json), json, rows[i].words);
     }
     const char *bomb =
         "{\"decoder\":{\"type\":\"Fuse\"},\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\","
         "\"pattern\":{\"Regex\":\"(?:a|a|aa)+(?:b|c)\"}},\"model\":{\"vocab\":{\"a\":0},\"merges\":[]}}";
     lamina_error err = {0};
     tokenizer *t = NULL;
-    tokenizer_files files = {.json = bomb, .json_bytes = strlen(bomb)};
+    tokenizer_files files = json_of(bomb);
     REQUIRE(tokenizer_read_json(m, &files, &t, &err) == LAMINA_OK, "%s", err.text);
     char text[200];
     int32_t *ids;
